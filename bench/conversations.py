@@ -1,0 +1,61 @@
+"""What a connection says: each conversation yields its requests and is sent their answers.
+
+A new kind of load (bulk, sync, a long poll) is one more function here.
+"""
+
+import re
+from collections.abc import Callable, Generator
+from typing import NamedTuple, TypeAlias
+
+from pydantic import JsonValue
+
+from bench.wire import encode, request
+
+
+class Ask(NamedTuple):
+    """One request: the name it is counted under, its bytes, the status of a good answer."""
+
+    step: str
+    data: bytes
+    status: int
+
+
+# Sent the body of each answer; after a bad one the conversation is dropped.
+Conversation: TypeAlias = Generator[Ask, bytes, None]
+
+NAME = "images.resize"
+PAYLOAD: JsonValue = {"source": "s3://photos/2026/11/8f14e45f.jpg", "width": 640, "height": 480}
+TAGS = ["photos"]
+RESULT = {"target": "s3://thumbs/2026/11/8f14e45f.webp", "bytes": 48213, "took_seconds": 0.184}
+WORKER = "bench-1"
+
+_JOB = encode({"name": NAME, "payload": PAYLOAD, "tags": TAGS})
+_CREATE = Ask("create", request("POST", "/jobs", _JOB), 201)
+_CLAIM = Ask("claim", request("POST", "/jobs/claim", encode({"worker_id": WORKER})), 200)
+
+_JOB_ID = re.compile(rb'"id": ?(\d+)')
+_LEASE_TOKEN = re.compile(rb'"lease_token": ?"([^"]+)"')
+
+
+def create() -> Conversation:
+    yield _CREATE
+
+
+def claim_and_report() -> Conversation:
+    job = yield _CLAIM
+    job_id, token = _JOB_ID.search(job), _LEASE_TOKEN.search(job)
+    if job_id is None or token is None:
+        raise ValueError(f"a claim's answer without id or lease_token: {job[:300]!r}")
+    body = {
+        "status": "succeeded",
+        "worker_id": WORKER,
+        "lease_token": token[1].decode(),
+        "result": RESULT,
+    }
+    yield Ask("report", request("PATCH", f"/jobs/{int(job_id[1])}/status", encode(body)), 200)
+
+
+CONVERSATIONS: dict[str, Callable[[], Conversation]] = {
+    "create": create,
+    "claim+report": claim_and_report,
+}

@@ -1,0 +1,90 @@
+"""Subjects measured in turns (A B A B): what slows the machine for a while slows all of them."""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.load import run_load
+from bench.measurement import Measurement, Plan
+from bench.outcome import Series
+from bench.subjects import NO_STORE, Server, Subject, running
+
+FILLING_CONNECTIONS = 64
+
+
+@dataclass(frozen=True)
+class Options:
+    rounds: int
+    seconds: float
+    warmup_seconds: float
+    connections: int
+    directory: Path
+    # Told what runs now.
+    say: Callable[[str], None]
+
+
+def in_turns(
+    what: str,
+    subjects: Sequence[Subject],
+    options: Options,
+    measure: Callable[[Server], Measurement],
+) -> list[Series]:
+    """One series a subject, in their order; each subject is one process for all its rounds."""
+    with ExitStack() as stack:
+        servers = [stack.enter_context(running(each, options.directory)) for each in subjects]
+        return servers_in_turns(what, servers, options, measure)
+
+
+def servers_in_turns(
+    what: str,
+    servers: Sequence[Server],
+    options: Options,
+    measure: Callable[[Server], Measurement],
+) -> list[Series]:
+    series = [
+        Series(
+            subject=server.subject,
+            durability=server.durability,
+            what=what,
+            connections=options.connections,
+            rounds=[],
+        )
+        for server in servers
+    ]
+    for number in range(1, options.rounds + 1):
+        for server, its in zip(servers, series, strict=True):
+            options.say(f"{what}, round {number} of {options.rounds}: {server.subject}")
+            its.rounds.append(measure(server))
+    return series
+
+
+def measure_for_seconds(server: Server, conversation: str, options: Options) -> Measurement:
+    return run_load(
+        Plan(
+            port=server.port,
+            server_pid=server.pid,
+            conversation=conversation,
+            connections=options.connections,
+            seconds=options.seconds,
+            warmup_seconds=options.warmup_seconds,
+        )
+    )
+
+
+def fill_queue(server: Server, options: Options) -> None:
+    """Creates jobs for as long as they are claimed afterwards.
+
+    A claim and its report are two requests, each dearer than a create: the queue can't run dry.
+    If it does, the claim's 204 fails the measurement.
+    """
+    if server.durability != NO_STORE:
+        run_load(
+            Plan(
+                port=server.port,
+                server_pid=server.pid,
+                conversation="create",
+                connections=FILLING_CONNECTIONS,
+                seconds=options.warmup_seconds + options.seconds,
+            )
+        )

@@ -1,0 +1,1 @@
+"""The command `orc`: one file a command. What needs the server is imported inside the command."""

@@ -1,0 +1,102 @@
+"""The server process of `orc serve`: uvicorn, with the store opened before the port.
+
+In that order a second server on one SQLite file hears of the file first, whatever its port. What
+hinders a start is raised to the command, and never logged as a traceback.
+"""
+
+import math
+import signal
+import socket
+from contextlib import AsyncExitStack
+from types import FrameType
+from typing import Final
+
+import typer
+import uvicorn
+from fastapi import FastAPI
+
+from compute_orchestrator.main import create_app
+from compute_orchestrator.settings import Settings
+
+BACKLOG: Final = 2048
+
+
+class CannotListen(Exception):
+    """The address can't be listened on; the words say why."""
+
+
+def run(settings: Settings) -> None:
+    """Serve until SIGTERM or Ctrl-C. Raises StartupError or CannotListen where it can't start."""
+    server = Server(create_app(settings), settings)
+
+    def leave(_signal: int, _frame: FrameType | None) -> None:
+        server.should_exit = True
+
+    # uvicorn raises its signal once more when it is done; without a handler of ours that one would
+    # end the process as killed, where a clean stop is 0.
+    signal.signal(signal.SIGTERM, leave)
+    signal.signal(signal.SIGINT, leave)
+    server.run()
+
+
+class Server(uvicorn.Server):
+    """uvicorn that opens the app's lifespan itself, and says where it listens."""
+
+    def __init__(self, app: FastAPI, settings: Settings) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                lifespan="off",
+                ws="none",
+                proxy_headers=False,
+                access_log=False,
+                server_header=False,
+                log_config=None,
+                log_level="warning",
+                backlog=BACKLOG,
+                timeout_graceful_shutdown=math.ceil(settings.shutdown_seconds),
+            )
+        )
+        self._app = app
+        self._settings = settings
+        self._opened = AsyncExitStack()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        try:
+            state = await self._opened.enter_async_context(self._app.router.lifespan_context(self._app))
+            self.lifespan.state.update(state or {})
+            listener = listen(self._settings.host, self._settings.port)
+            await super().startup([listener])
+        except BaseException:
+            await self._opened.aclose()
+            raise
+        self._announce(listener.getsockname()[1])
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        await self._opened.aclose()
+
+    def _announce(self, port: int) -> None:
+        host = self._settings.host
+        url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        typer.echo(f"Compute Orchestrator listens on {url}")
+        typer.echo(f"The docs of its API are at {url}/docs")
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket bound to the address; of a name with several addresses, an IPv4 one."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = min(found, key=lambda it: it[0] != socket.AF_INET)
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise CannotListen(f"can't listen on {host}: {error.strerror}") from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        raise CannotListen(
+            f"can't listen on {host}, port {port}: {error.strerror}; take another with --port"
+        ) from error
+    return listener

@@ -1,0 +1,1 @@
+"""The SDK: a client for producers and operators, and workers that run your functions."""

@@ -1,0 +1,99 @@
+"""When a call is repeated, and after what wait.
+
+`Patience` is for one call: a bounded number of repeats. `Backoff` is for loops that never give up.
+"""
+
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TypeVar
+
+import stamina
+
+from compute_orchestrator.client.errors import NoAnswer, Problem, RequestTimeout, ServerFailed
+
+T = TypeVar("T")
+
+TOO_MANY_REQUESTS = 429
+
+
+def is_passing(error: Exception) -> bool:
+    """Whether the same call may do better later. Every call may be repeated without harm."""
+    if isinstance(error, NoAnswer | ServerFailed | RequestTimeout):
+        return True
+    return isinstance(error, Problem) and error.status == TOO_MANY_REQUESTS
+
+
+def asked_wait(error: Exception) -> float | None:
+    """The wait that the answer asks for (`Retry-After`)."""
+    return error.retry_after_seconds if isinstance(error, Problem) else None
+
+
+def parse_retry_after(value: str | None) -> float | None:
+    """Seconds, or the time until a date; None for what is neither."""
+    if value is None:
+        return None
+    if value.strip().isdecimal():
+        return float(value)
+    try:
+        moment = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patience:
+    """How long one call is repeated until it is given up."""
+
+    attempts: int = 8
+    total_seconds: float = 30.0
+    first_wait_seconds: float = 0.1
+    longest_wait_seconds: float = 5.0
+    jitter_seconds: float = 0.5
+
+    async def run(self, call: Callable[[], Awaitable[T]]) -> T:
+        caller = stamina.AsyncRetryingCaller(
+            attempts=self.attempts,
+            timeout=self.total_seconds,
+            wait_initial=self.first_wait_seconds,
+            wait_max=self.longest_wait_seconds,
+            wait_jitter=self.jitter_seconds,
+        )
+        return await caller(self._repeat, call)
+
+    def _repeat(self, error: Exception) -> bool | float:
+        """True for stamina's own backoff, or the wait that the server asked for."""
+        asked = asked_wait(error)
+        if not is_passing(error) or asked is None:
+            return is_passing(error)
+        if asked > self.total_seconds:
+            return False
+        return asked + random.uniform(0, self.jitter_seconds)  # noqa: S311 - spreads load, keeps no secret
+
+
+ONE_TRY = Patience(attempts=1)
+
+
+class Backoff:
+    """A wait that doubles up to a limit. Jitter takes up to half of it away."""
+
+    def __init__(self, first_seconds: float, longest_seconds: float) -> None:
+        self._first = first_seconds
+        self._longest = longest_seconds
+        self._next = first_seconds
+
+    def reset(self) -> None:
+        self._next = self._first
+
+    def wait(self) -> float:
+        wait = self._next
+        self._next = min(2 * wait, self._longest)
+        return wait * random.uniform(0.5, 1)  # noqa: S311 - spreads load, keeps no secret
+
+    def wait_after(self, error: Exception) -> float:
+        """No shorter than the server asks for, as long as that is within the limit."""
+        return max(self.wait(), min(asked_wait(error) or 0, self._longest))

@@ -1,0 +1,1 @@
+"""The store: the tables, the statements, the sessions that run them, and the clock."""

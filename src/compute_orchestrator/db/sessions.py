@@ -1,0 +1,71 @@
+"""Sessions as long as a transaction. Reading and writing are different types.
+
+A statement that writes asks for a `WriteSession`: handing it a `ReadSession` is a type error.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from sqlalchemy import TextClause, text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from compute_orchestrator.domain.lifecycle import Step
+from compute_orchestrator.domain.values import Micros
+
+Row = Sequence[Any]
+
+
+class Statement:
+    """One operation's SQL, a text for each dialect, side by side."""
+
+    def __init__(self, *, sqlite: str) -> None:
+        self._texts: Mapping[str, TextClause] = {"sqlite": text(sqlite)}
+
+    def on(self, dialect: str) -> TextClause:
+        """The text for this dialect."""
+        return self._texts[dialect]
+
+
+class ReadSession:
+    """A snapshot to read from."""
+
+    def __init__(self, session: AsyncSession, *, dialect: str, now: Micros | None) -> None:
+        self._session = session
+        self._dialect = dialect
+        self.now = now
+        """The store's time for this transaction; None where the statements read it themselves."""
+
+    async def fetch(self, statement: Statement, **parameters: Any) -> Sequence[Row]:
+        """Run a statement and bring all of its rows."""
+        result = await self._session.execute(
+            statement.on(self._dialect), {"now": self.now, **parameters}
+        )
+        return result.all()
+
+
+class WriteSession(ReadSession):
+    """A transaction that writes. Its steps go into the trail just before the commit."""
+
+    def __init__(self, session: AsyncSession, *, dialect: str, now: Micros | None) -> None:
+        super().__init__(session, dialect=dialect, now=now)
+        self.steps: list[Step] = []
+
+    def record(self, steps: Sequence[Step]) -> None:
+        """Note changes of status; they are written in this transaction."""
+        self.steps.extend(steps)
+
+    async def run(self, statement: Statement, **parameters: Any) -> None:
+        """Run a statement that returns nothing."""
+        await self._session.execute(statement.on(self._dialect), {"now": self.now, **parameters})
+
+    @asynccontextmanager
+    async def savepoint(self) -> AsyncIterator[None]:
+        """A part of the transaction that can fail alone; its steps are forgotten with it."""
+        recorded = len(self.steps)
+        try:
+            async with self._session.begin_nested():
+                yield
+        except BaseException:
+            del self.steps[recorded:]
+            raise

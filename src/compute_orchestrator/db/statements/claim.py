@@ -1,0 +1,147 @@
+"""Claim: queued -> running, one lease each. Holds promises 2 and 7.
+
+The index `jobs_claimable` holds only what may be taken now, in the order in which it is taken, so
+a claim is a walk along it, whatever else is delayed or finished.
+"""
+
+import secrets
+from collections.abc import Sequence
+
+from compute_orchestrator.db.sessions import Statement, WriteSession
+from compute_orchestrator.db.statements.rows import (
+    EXTENDED_LEASE_SQLITE,
+    JOB_COLUMNS,
+    batch,
+    job_from,
+)
+from compute_orchestrator.domain.job import Job
+from compute_orchestrator.domain.lease import ClaimRequest
+from compute_orchestrator.domain.lifecycle import Action, Status, Step
+from compute_orchestrator.domain.values import LeaseToken
+
+# The n-th job goes to the n-th slot. CROSS JOIN keeps the queues outside of the walk; each queue
+# gives its best n, of which the best n over all are taken.
+CLAIM = Statement(
+    sqlite=f"""
+        UPDATE jobs
+           SET status = 'running',
+               attempt = attempt + 1,
+               lease_token = pick.slot ->> 'lease_token',
+               locked_by = pick.slot ->> 'worker_id',
+               request_id = pick.slot ->> 'request_id',
+               request_slot = pick.slot ->> 'request_slot',
+               held_seconds = pick.held_seconds,
+               locked_at = :now,
+               last_heartbeat_at = :now,
+               lease_expires_at = :now + CAST(pick.held_seconds * 1000000 AS INTEGER),
+               updated_at = :now
+          FROM (SELECT numbered.id, numbered.slot,
+                       min(coalesce(numbered.slot ->> 'lease_seconds',
+                                    numbered.lease_seconds, :default_lease_seconds),
+                           coalesce(numbered.timeout_seconds, 1e9)) AS held_seconds
+                  FROM (SELECT head.id, head.lease_seconds, head.timeout_seconds,
+                               json_extract(:slots, '$[' || (row_number() OVER (
+                                   ORDER BY head.priority DESC, head.run_at, head.id) - 1) || ']'
+                               ) AS slot
+                          FROM json_each(:queues) AS wanted
+                         CROSS JOIN jobs AS head
+                            ON head.id IN (SELECT id FROM jobs
+                                            WHERE status = 'queued' AND delayed = 0
+                                              AND queue = wanted.value
+                                            ORDER BY priority DESC, run_at, id LIMIT :n)
+                         WHERE NOT EXISTS (SELECT 1 FROM queues
+                                            WHERE name = wanted.value AND paused = 1)
+                         ORDER BY head.priority DESC, head.run_at, head.id
+                         LIMIT :n) AS numbered) AS pick
+         WHERE jobs.id = pick.id
+        RETURNING {JOB_COLUMNS}
+    """,
+)
+
+# A repeated request finds its lease again, and counts as its heartbeat.
+CLAIMED_BEFORE = Statement(
+    sqlite=f"""
+        UPDATE jobs
+           SET lease_expires_at = {EXTENDED_LEASE_SQLITE},
+               last_heartbeat_at = :now,
+               updated_at = :now
+         WHERE id IN (SELECT held.id
+                        FROM json_each(:requests) AS request
+                       CROSS JOIN jobs AS held
+                          ON held.status = 'running' AND held.request_id IS NOT NULL
+                         AND held.locked_by = request.value ->> 'worker_id'
+                         AND held.request_id = request.value ->> 'request_id')
+        RETURNING {JOB_COLUMNS}, request_id
+    """,
+)
+
+
+async def claim_jobs(
+    session: WriteSession,
+    requests: Sequence[ClaimRequest],
+    queues: Sequence[str],
+    default_lease_seconds: float,
+) -> list[Job | None]:
+    """Give each request, in their order, the best job of these queues; None where there is none.
+
+    `queues` has no duplicates: a queue named twice would give its jobs twice to the inner walk.
+    """
+    slots = [
+        {
+            "worker_id": request.worker_id,
+            "lease_seconds": request.lease_seconds,
+            "request_id": request.request_id,
+            "request_slot": None if request.request_id is None else 0,
+            # Random, never derived from the id, or one claimer could forge another's.
+            "lease_token": secrets.token_hex(16),
+        }
+        for request in requests
+    ]
+    rows = await session.fetch(
+        CLAIM,
+        slots=batch(slots),
+        queues=batch(queues),
+        n=len(slots),
+        default_lease_seconds=default_lease_seconds,
+    )
+    jobs = [job_from(row) for row in rows]
+    session.record([_step(job) for job in jobs])
+    by_token = {job.lease_token: job for job in jobs}
+    return [by_token.get(LeaseToken(str(slot["lease_token"]))) for slot in slots]
+
+
+async def claimed_before(
+    session: WriteSession, requests: Sequence[ClaimRequest]
+) -> dict[tuple[str, str], Job]:
+    """The leases that these requests were given before and still hold, extended.
+
+    Keyed by (worker_id, request_id).
+    """
+    rows = await session.fetch(
+        CLAIMED_BEFORE,
+        requests=batch(
+            {"worker_id": request.worker_id, "request_id": request.request_id}
+            for request in requests
+        ),
+    )
+    found: dict[tuple[str, str], Job] = {}
+    for row in rows:
+        job = job_from(row[:-1])
+        found[job.locked_by or "", row[-1]] = job
+    return found
+
+
+def _step(job: Job) -> Step:
+    at = job.updated_at
+    return Step(
+        job_id=job.id,
+        queue=job.queue,
+        action=Action.CLAIM,
+        from_status=Status.QUEUED,
+        to_status=Status.RUNNING,
+        actor=job.locked_by or "",
+        at=at,
+        attempt=job.attempt,
+        lease_token=job.lease_token,
+        waited=max(0, at - job.run_at),
+    )

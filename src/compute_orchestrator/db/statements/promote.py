@@ -1,0 +1,50 @@
+"""Promote: delayed jobs that are due become claimable. To the outside they were `queued` before."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from compute_orchestrator.db.sessions import ReadSession, Statement, WriteSession
+from compute_orchestrator.db.statements.trail import Move, write_deltas
+from compute_orchestrator.domain.values import Micros
+
+PROMOTE = Statement(
+    sqlite="""
+        UPDATE jobs
+           SET delayed = 0
+         WHERE id IN (SELECT id FROM jobs
+                       WHERE status = 'queued' AND delayed = 1 AND run_at <= :now
+                       ORDER BY run_at LIMIT :n)
+        RETURNING queue
+    """,
+)
+
+NEXT_DUE = Statement(
+    sqlite="SELECT min(run_at) FROM jobs WHERE status = 'queued' AND delayed = 1",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Promoted:
+    """How many jobs became claimable, by queue."""
+
+    queues: Counter[str]
+
+    @property
+    def count(self) -> int:
+        return self.queues.total()
+
+
+async def promote_due(session: WriteSession, limit: int) -> Promoted:
+    """Make at most `limit` due jobs claimable."""
+    rows = await session.fetch(PROMOTE, n=limit)
+    queues = Counter(row[0] for row in rows)
+    if queues:
+        moves = {Move(queue, "promote", "delayed", "queued"): n for queue, n in queues.items()}
+        await write_deltas(session, moves)
+    return Promoted(queues)
+
+
+async def next_due(session: ReadSession) -> Micros | None:
+    """When the next delayed job is due, or None."""
+    rows = await session.fetch(NEXT_DUE)
+    return rows[0][0]

@@ -1,0 +1,60 @@
+"""Prune: delete jobs that finished long ago, with their tags, their trail and their keys."""
+
+from compute_orchestrator.db.sessions import Statement, WriteSession
+from compute_orchestrator.db.statements.rows import batch
+from compute_orchestrator.domain.values import MICROS_PER_SECOND, JobId
+
+LARGEST_BULK = 1_000
+
+FINISHED_BEFORE = Statement(
+    sqlite="""
+        SELECT id FROM jobs
+         WHERE finished_at IS NOT NULL AND finished_at <= :now - :retention
+         ORDER BY finished_at LIMIT :n
+    """,
+)
+
+DELETE_TAGS = Statement(
+    sqlite="""
+        DELETE FROM job_tags
+         WHERE (tag, job_id) IN (SELECT tag.value, jobs.id
+                                   FROM json_each(:ids) AS old
+                                  CROSS JOIN jobs ON jobs.id = old.value
+                                  CROSS JOIN json_each(jobs.tags) AS tag)
+    """,
+)
+
+DELETE_EVENTS = Statement(
+    sqlite="DELETE FROM job_events WHERE job_id IN (SELECT value FROM json_each(:ids))",
+)
+
+DELETE_JOBS = Statement(
+    sqlite="DELETE FROM jobs WHERE id IN (SELECT value FROM json_each(:ids))",
+)
+
+# A key lives as long as the last job of its call.
+DELETE_KEYS = Statement(
+    sqlite=f"""
+        DELETE FROM idempotency_keys
+         WHERE key IN (SELECT used.key
+                         FROM json_each(:ids) AS old
+                        CROSS JOIN idempotency_keys AS used
+                           ON used.first_job_id BETWEEN old.value - {LARGEST_BULK - 1} AND old.value
+                          AND used.first_job_id + used.job_count > old.value)
+           AND NOT EXISTS (SELECT 1 FROM jobs
+                            WHERE jobs.id BETWEEN first_job_id AND first_job_id + job_count - 1)
+    """,
+)
+
+
+async def prune_finished(session: WriteSession, retention_seconds: float, limit: int) -> int:
+    """Delete at most `limit` jobs that finished longer ago than this; how many it were."""
+    rows = await session.fetch(
+        FINISHED_BEFORE, retention=round(retention_seconds * MICROS_PER_SECOND), n=limit
+    )
+    ids: list[JobId] = [row[0] for row in rows]
+    if ids:
+        old = batch(ids)
+        for statement in (DELETE_TAGS, DELETE_EVENTS, DELETE_JOBS, DELETE_KEYS):
+            await session.run(statement, ids=old)
+    return len(ids)

@@ -1,0 +1,168 @@
+"""create_app(settings): the only place that wires. Lifespan, gate, routes, the map of errors."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio.to_thread
+from fastapi import FastAPI
+
+from compute_orchestrator import __version__
+from compute_orchestrator.db.clock import Clock
+from compute_orchestrator.db.engine import Store, build_store
+from compute_orchestrator.db.migrate import head_revision, upgrade
+from compute_orchestrator.routes import (
+    claims,
+    health,
+    heartbeats,
+    jobs,
+    operations,
+    queues,
+    reports,
+    stats,
+    workers,
+)
+from compute_orchestrator.routes.deps import Services, SizeLimits
+from compute_orchestrator.routes.docs import mount_docs
+from compute_orchestrator.routes.gate import Gate
+from compute_orchestrator.routes.problems import map_errors
+from compute_orchestrator.routes.requests import ReceiveLimits
+from compute_orchestrator.services.claims import ClaimService
+from compute_orchestrator.services.coalescer import Coalescer
+from compute_orchestrator.services.health import HealthService
+from compute_orchestrator.services.heartbeats import HeartbeatService
+from compute_orchestrator.services.jobs import JobService
+from compute_orchestrator.services.operations import OperationService
+from compute_orchestrator.services.promoter import Promoter
+from compute_orchestrator.services.queues import QueueService
+from compute_orchestrator.services.reaper import Reaper
+from compute_orchestrator.services.reports import ReportService
+from compute_orchestrator.services.stats import StatsService
+from compute_orchestrator.services.supervisor import Loop, Supervisor
+from compute_orchestrator.services.transactions import Transactions
+from compute_orchestrator.services.wakeups import Wakeups
+from compute_orchestrator.services.workers import WorkerService
+from compute_orchestrator.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+# The order matters where paths overlap: /jobs/claim before /jobs/{id}.
+ROUTERS = (claims, operations, jobs, heartbeats, reports, queues, workers, stats, health)
+
+
+def create_app(settings: Settings | None = None, *, clock: Clock | None = None) -> FastAPI:
+    """The server as an ASGI app. Nothing is opened before its lifespan starts."""
+    settings = settings or Settings()
+    app = FastAPI(
+        title="Compute Orchestrator",
+        version=__version__,
+        summary="A job server that workers in any language speak to over plain HTTP.",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=lambda app: _lifespan(app, settings, clock),
+    )
+    app.state.size_limits = SizeLimits(
+        payload=settings.max_payload_bytes,
+        result=settings.max_result_bytes,
+        checkpoint=settings.max_checkpoint_bytes,
+        error=settings.max_error_bytes,
+        progress=settings.max_progress_bytes,
+    )
+    app.state.receive_limits = ReceiveLimits(
+        settings.max_body_bytes, settings.receive_timeout_seconds
+    )
+    for module in ROUTERS:
+        app.include_router(module.router)
+    mount_docs(app)
+    map_errors(app)
+    app.add_middleware(
+        Gate, allowed_hosts=settings.allowed_hosts, insecure_open=settings.insecure_open
+    )
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI, settings: Settings, clock: Clock | None) -> AsyncIterator[None]:
+    """Own the store, bring it up to date, start the loops; at the end the same way back."""
+    store = build_store(
+        settings.database_url,
+        sqlite_synchronous=settings.sqlite_synchronous,
+        sqlite_readers=settings.sqlite_readers,
+        clock=clock,
+    )
+    store.own()
+    try:
+        if store.migrates_itself:
+            await anyio.to_thread.run_sync(upgrade, settings.database_url)
+        if store.synchronous not in ("FULL", "EXTRA"):
+            logger.warning("synchronous=%s: a power cut loses acknowledged jobs", store.synchronous)
+        async with _running(app, settings, store):
+            yield
+    finally:
+        await store.close()
+
+
+@asynccontextmanager
+async def _running(app: FastAPI, settings: Settings, store: Store) -> AsyncIterator[None]:
+    wakeups = Wakeups()
+    transactions = Transactions(store, wakeups)
+    coalescer = Coalescer(
+        transactions,
+        one_writer=store.one_writer,
+        max_waiting_calls=settings.max_waiting_calls,
+        max_waiting_seconds=settings.max_waiting_seconds,
+    )
+    worker_service = WorkerService(transactions, coalescer, store.clock)
+    report_service = ReportService(coalescer, worker_service)
+    reaper = Reaper(
+        transactions,
+        coalescer,
+        store.clock,
+        interval_seconds=settings.reaper_interval_seconds,
+        retention_seconds=settings.retention_seconds,
+    )
+    promoter = Promoter(transactions, coalescer, wakeups, store.clock)
+    app.state.services = Services(
+        jobs=JobService(transactions, coalescer),
+        claims=ClaimService(
+            coalescer, report_service, worker_service, lease_seconds=settings.lease_seconds
+        ),
+        heartbeats=HeartbeatService(coalescer, worker_service),
+        reports=report_service,
+        operations=OperationService(coalescer),
+        reaper=reaper,
+        queues=QueueService(transactions, coalescer),
+        workers=worker_service,
+        stats=StatsService(transactions, store.clock),
+        health=HealthService(
+            transactions,
+            store,
+            reaper,
+            schema=head_revision(),
+            reaper_interval_seconds=settings.reaper_interval_seconds,
+        ),
+    )
+    app.state.promoter = promoter
+    loops = [
+        Loop("reaper", reaper.reap_once, reaper.rest),
+        Loop("promoter", promoter.promote_once, promoter.rest),
+        Loop("sightings", worker_service.write_sightings_once, worker_service.rest),
+    ]
+    supervisor = Supervisor()
+    for loop in loops:
+        supervisor.start(loop)
+    try:
+        yield
+    finally:
+        await supervisor.stop()
+        await worker_service.write_sightings_once()
+        await coalescer.close(settings.shutdown_seconds)
+
+
+def __getattr__(name: str) -> Any:
+    """`uvicorn compute_orchestrator.main:app`: made when asked for, not by importing."""
+    if name == "app":
+        return create_app()
+    raise AttributeError(name)

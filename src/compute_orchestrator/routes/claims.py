@@ -1,0 +1,36 @@
+"""POST /jobs/claim."""
+
+from fastapi import APIRouter, Request, Response
+
+from compute_orchestrator.routes.deps import Wired
+from compute_orchestrator.routes.problems import problems
+from compute_orchestrator.routes.requests import ProtocolRoute
+from compute_orchestrator.schemas.claims import ClaimInput, ClaimOutput
+from compute_orchestrator.schemas.jobs import job_json
+
+router = APIRouter(tags=["workers"], route_class=ProtocolRoute)
+
+
+@router.post(
+    "/jobs/claim",
+    operation_id="claim_job",
+    summary="Claim a job",
+    response_model=ClaimOutput,
+    responses={
+        204: {"description": "There is nothing to do.", "model": None},
+        **problems(408, 413, 415),
+    },
+)
+async def claim_job(body: ClaimInput, request: Request, services: Wired) -> Response:
+    """The job that goes first, under a new lease; 204 where there is none.
+
+    With a `request_id` the claim may be repeated: while its lease runs it gives the same one.
+    Without, a client that went away before the answer has its lease handed back.
+    """
+    job = await services.claims.claim(body.to_domain())
+    if job is None:
+        return Response(status_code=204)
+    if body.request_id is None and await request.is_disconnected():
+        await services.claims.hand_back(job)
+        return Response(status_code=204)
+    return Response(job_json(job, with_token=True), media_type="application/json")

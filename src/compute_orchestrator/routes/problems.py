@@ -1,0 +1,154 @@
+"""THE map: what went wrong -> HTTP status and problem+json (RFC 9457). Nowhere else."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from compute_orchestrator.domain import errors
+from compute_orchestrator.schemas.problems import ProblemOutput
+from compute_orchestrator.schemas.values import format_moment
+
+MEDIA_TYPE: Final = "application/problem+json"
+
+STATUS: Final[Mapping[type[errors.OrchestratorError], int]] = {
+    errors.NotLocal: 403,
+    errors.OriginRefused: 403,
+    errors.JobNotFound: 404,
+    errors.RequestTimeout: 408,
+    errors.LeaseLost: 409,
+    errors.InvalidTransition: 409,
+    errors.PayloadTooLarge: 413,
+    errors.UnsupportedMediaType: 415,
+    errors.HostRefused: 421,
+    errors.ValidationFailed: 422,
+    errors.IdempotencyMismatch: 422,
+    errors.StoreUnavailable: 503,
+    errors.Overloaded: 503,
+    errors.ShuttingDown: 503,
+}
+
+# What Starlette's router finds wrong by itself.
+ROUTER_CODES: Final[Mapping[int, tuple[str, str]]] = {
+    404: ("not-found", "There is nothing here"),
+    405: ("method-not-allowed", "This method is not allowed here"),
+}
+
+INTERNAL: Final = "The server failed over this request. The log says more."
+
+
+def problem_response(error: errors.OrchestratorError) -> Response:
+    """The answer to an error of the domain."""
+    status = STATUS.get(type(error), 500)
+    extra: dict[str, Any] = {}
+    headers: dict[str, str] = {}
+    match error:
+        case errors.LeaseLost():
+            extra = {
+                "holder": error.holder,
+                "locked_at": None if error.locked_at is None else format_moment(error.locked_at),
+                "last_heartbeat_at": None
+                if error.last_heartbeat_at is None
+                else format_moment(error.last_heartbeat_at),
+            }
+        case errors.InvalidTransition():
+            extra = {"job_status": error.status}
+        case errors.ValidationFailed():
+            extra = {"errors": [{"where": where, "what": what} for where, what in error.errors]}
+        case errors.Unavailable():
+            headers = {"Retry-After": str(error.retry_after_seconds)}
+        case errors.RequestTimeout() | errors.PayloadTooLarge():
+            headers = {"Connection": "close"}  # the rest of the body may still be on its way
+        case _:
+            pass
+    return _problem(status, error.code, error.title, error.detail, extra, headers)
+
+
+def _problem(
+    status: int,
+    code: str,
+    title: str,
+    detail: str,
+    extra: Mapping[str, Any] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    body = {
+        "type": f"urn:compute-orchestrator:problem:{code}",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "code": code,
+        **(extra or {}),
+    }
+    content = json.dumps(body, ensure_ascii=False)
+    return Response(content, status, dict(headers or {}), media_type=MEDIA_TYPE)
+
+
+def validation_failed(found: Sequence[Any]) -> errors.ValidationFailed:
+    """Pydantic's errors as ours: where, and what."""
+    faults = [(where(fault["loc"]), str(fault["msg"]).removeprefix("Value error, ")) for fault in found]
+    listed = "; ".join(f"{place}: {what}" for place, what in faults[:3])
+    return errors.ValidationFailed(f"The request is not valid. {listed}", faults)
+
+
+def where(location: Sequence[str | int]) -> str:
+    """A place in the request in dots: body.retry.factor, query.limit."""
+    return ".".join(map(str, location))
+
+
+async def _on_domain_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, errors.OrchestratorError)
+    return problem_response(error)
+
+
+async def _on_invalid(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return problem_response(validation_failed(error.errors()))
+
+
+async def _on_router_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    code, title = ROUTER_CODES.get(error.status_code, ("internal-error", "The server failed"))
+    detail = f"{request.method} {request.url.path}: {error.detail}"
+    return _problem(error.status_code, code, title, detail, headers=error.headers)
+
+
+async def _on_any_error(_request: Request, _error: Exception) -> Response:
+    return _problem(500, "internal-error", "The server failed", INTERNAL)
+
+
+def map_errors(app: FastAPI) -> None:
+    """Install the map."""
+    app.add_exception_handler(errors.OrchestratorError, _on_domain_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(HTTPException, _on_router_error)
+    app.add_exception_handler(Exception, _on_any_error)
+
+
+CODES_BY_STATUS: Final[Mapping[int, Sequence[str]]] = {
+    403: ["not-local", "origin-refused"],
+    404: ["job-not-found"],
+    408: ["request-timeout"],
+    409: ["lease-lost", "invalid-transition"],
+    413: ["payload-too-large"],
+    415: ["unsupported-media-type"],
+    421: ["host-refused"],
+    422: ["validation-error"],
+    500: ["internal-error"],
+    503: ["store-unavailable", "overloaded", "shutting-down"],
+}
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The problem answers of a route, for OpenAPI; those that every route has are added."""
+    return {
+        status: {
+            "model": ProblemOutput,
+            "description": "Problem: " + ", ".join(CODES_BY_STATUS[status]),
+            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemOutput"}}},
+        }
+        for status in sorted({*statuses, 403, 421, 422, 500, 503})
+    }

@@ -1,0 +1,206 @@
+"""How a request is read: a body that is strict JSON, whole and in time; no unknown parameters.
+
+FastAPI's own parsing takes NaN, lone surrogates and any content type from old clients, has no
+deadline, and ignores unknown query parameters. `ProtocolRoute` reads first and hands on.
+"""
+
+import asyncio
+import math
+import re
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+from pydantic_core import from_json
+from starlette.requests import ClientDisconnect
+
+from compute_orchestrator.domain.errors import (
+    PayloadTooLarge,
+    RequestTimeout,
+    UnsupportedMediaType,
+    ValidationFailed,
+)
+from compute_orchestrator.schemas.values import LARGEST_INTEGER
+
+DEEPEST: Final = 100
+DRAINED_BYTES: Final = 64 * 1024 * 1024
+"""How much of a body that is too large is thrown away so that its sender sees the answer."""
+
+# Escapes (NUL, surrogates), integers that may be too long, exponents: only then every value is
+# looked at; other JSON can't hold what is refused.
+_SUSPICIOUS = re.compile(rb"\\u|[0-9]{19}|[0-9.][eE]")
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiveLimits:
+    """How large a body may be, in bytes, and how long it may take, in seconds."""
+
+    max_body_bytes: int
+    receive_timeout_seconds: float
+
+
+class CheckedRequest(Request):
+    """A request whose body was read and parsed before FastAPI asks for it."""
+
+    checked_body: bytes = b""
+    checked_json: Any = None
+
+    async def body(self) -> bytes:
+        return self.checked_body
+
+    async def json(self) -> Any:
+        return self.checked_json
+
+
+class ProtocolRoute(APIRoute):
+    """A route that reads its requests as the protocol says."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        answer = super().get_route_handler()
+        takes_body = self.body_field is not None
+        reads_body = takes_body or "GET" not in self.methods
+        parameters = _query_names(self)
+
+        async def handle(request: Request) -> Response:
+            if request.scope["query_string"]:
+                _refuse_unknown(request, parameters)
+            if reads_body:
+                request = await read_request(request, takes_body=takes_body)
+            return await answer(request)
+
+        return handle
+
+
+async def read_request(request: Request, *, takes_body: bool) -> CheckedRequest:
+    """Receive the body and parse it.
+
+    Raises PayloadTooLarge, RequestTimeout, UnsupportedMediaType, ValidationFailed.
+    """
+    limits: ReceiveLimits = request.app.state.receive_limits
+    body = await _receive(request, limits)
+    checked = CheckedRequest(request.scope, request.receive)
+    if body:
+        if not _is_json(request.headers.get("content-type", "")):
+            raise UnsupportedMediaType(
+                "Send the body as JSON, with the header Content-Type: application/json."
+            )
+        checked.checked_body = body
+        checked.checked_json = parse_json(body)
+        if not takes_body and checked.checked_json not in (None, {}):
+            raise ValidationFailed(
+                "This request takes no body.", [("body", "must be empty or absent")]
+            )
+    return checked
+
+
+def parse_json(raw: bytes) -> Any:
+    """JSON as the protocol takes it: no NUL, no lone surrogate, finite doubles, 64-bit integers.
+
+    Raises ValidationFailed.
+    """
+    try:
+        value = from_json(raw, allow_inf_nan=False)
+    except (ValueError, RecursionError) as error:
+        raise _malformed(str(error)) from None
+    if _SUSPICIOUS.search(raw) or raw.count(b"[") + raw.count(b"{") > DEEPEST:
+        _check(value)
+    return value
+
+
+def _check(value: Any) -> None:
+    """Look at every value, level by level, without recursion."""
+    level = [value]
+    for depth in range(DEEPEST + 1):
+        deeper: list[Any] = []
+        for one in level:
+            if isinstance(one, dict | list):
+                if depth == DEEPEST:
+                    raise _malformed(f"it is nested deeper than {DEEPEST} levels")
+                if isinstance(one, dict):
+                    deeper.extend(one.keys())
+                    deeper.extend(one.values())
+                else:
+                    deeper.extend(one)
+            else:
+                _check_scalar(one)
+        level = deeper
+
+
+def _check_scalar(value: Any) -> None:
+    if isinstance(value, str):
+        if "\0" in value:
+            raise _malformed("a string holds NUL")
+        if not value.isascii():
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                raise _malformed("a string holds a lone surrogate") from None
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise _malformed("a number is beyond a finite double")
+    elif isinstance(value, int) and not -LARGEST_INTEGER - 1 <= value <= LARGEST_INTEGER:
+        raise _malformed("an integer does not fit in 64 bits")
+
+
+def _malformed(what: str) -> ValidationFailed:
+    return ValidationFailed(
+        f"The body is not JSON that the protocol takes: {what}.", [("body", what)]
+    )
+
+
+async def _receive(request: Request, limits: ReceiveLimits) -> bytes:
+    """The whole body. What is too large is thrown away, so that the client sees the answer."""
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(limits.receive_timeout_seconds):
+            while True:
+                message = await request.receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnect
+                chunk = message.get("body", b"")
+                size += len(chunk)
+                if size <= limits.max_body_bytes:
+                    chunks.append(chunk)
+                elif size > DRAINED_BYTES:
+                    break
+                if not message.get("more_body", False):
+                    break
+    except TimeoutError:
+        raise RequestTimeout(
+            f"The body did not arrive within {limits.receive_timeout_seconds:g} seconds."
+        ) from None
+    if size > limits.max_body_bytes:
+        raise PayloadTooLarge(f"The body may have {limits.max_body_bytes} bytes, not more.")
+    return b"".join(chunks)
+
+
+def _is_json(content_type: str) -> bool:
+    if content_type == "application/json":
+        return True
+    kind, _, parameters = content_type.partition(";")
+    charset = parameters.strip().lower().replace('"', "").replace(" ", "")
+    return kind.strip().lower() == "application/json" and charset in ("", "charset=utf-8")
+
+
+def _query_names(route: APIRoute) -> frozenset[str]:
+    """The query parameters that a route takes, those of its query models too."""
+    names: set[str] = set()
+    for field in route.dependant.query_params:
+        annotation = field.field_info.annotation
+        model_fields = getattr(annotation, "model_fields", None)
+        names.update(model_fields or [field.alias])
+    return frozenset(names)
+
+
+def _refuse_unknown(request: Request, parameters: frozenset[str]) -> None:
+    query = request.scope["query_string"].decode("latin-1")
+    unknown = sorted({name for name, _ in parse_qsl(query, keep_blank_values=True)} - parameters)
+    if unknown:
+        raise ValidationFailed(
+            "The query has parameters that this request does not take.",
+            [(f"query.{name}", "is not known") for name in unknown],
+        )

@@ -1,0 +1,36 @@
+"""Claims on the wire."""
+
+from typing import Annotated
+
+from pydantic import ConfigDict, Field
+
+from compute_orchestrator.domain.lease import ClaimRequest
+from compute_orchestrator.schemas.jobs import JobOutput
+from compute_orchestrator.schemas.values import Input, LeaseSeconds, Segment, ShortText
+
+
+class ClaimInput(Input):
+    """A worker asks for one job."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"worker_id": "host-1", "queues": ["images"]}]}
+    )
+
+    worker_id: Segment
+    queues: Annotated[list[Segment], Field(min_length=1, max_length=32)] | None = Field(
+        None, description='Where to take from; "default".'
+    )
+    lease_seconds: LeaseSeconds | None = Field(None, description="The length of this lease.")
+    request_id: ShortText | None = Field(
+        None, description="Makes the claim repeatable: the same one gives the same lease again."
+    )
+
+    def to_domain(self) -> ClaimRequest:
+        queues = ("default",) if self.queues is None else tuple(sorted(set(self.queues)))
+        return ClaimRequest(self.worker_id, queues, self.lease_seconds, self.request_id)
+
+
+class ClaimOutput(JobOutput):
+    """A job and the lease on it."""
+
+    lease_token: str = Field(description="Proves the lease. Send it with heartbeats and reports.")

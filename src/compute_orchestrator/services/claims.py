@@ -1,0 +1,72 @@
+"""Claims: hand out jobs, one lease each; a repeated request gets the same lease again."""
+
+import logging
+from collections.abc import Sequence
+
+from compute_orchestrator.db.sessions import WriteSession
+from compute_orchestrator.db.statements.claim import claim_jobs, claimed_before
+from compute_orchestrator.domain.errors import OrchestratorError
+from compute_orchestrator.domain.job import Job
+from compute_orchestrator.domain.lease import ClaimRequest, LeaseKey
+from compute_orchestrator.domain.values import LeaseToken
+from compute_orchestrator.services import ranks
+from compute_orchestrator.services.coalescer import Coalescer, Operation
+from compute_orchestrator.services.reports import ReportService
+from compute_orchestrator.services.workers import WorkerService
+
+logger = logging.getLogger(__name__)
+
+
+class ClaimService:
+    def __init__(
+        self,
+        coalescer: Coalescer,
+        reports: ReportService,
+        workers: WorkerService,
+        *,
+        lease_seconds: float,
+    ) -> None:
+        self._coalescer = coalescer
+        self._reports = reports
+        self._workers = workers
+        self._lease_seconds = lease_seconds
+        self._claim = Operation("claim", ranks.CLAIM, self._claim_batch, subject=_subject)
+
+    async def claim(self, request: ClaimRequest) -> Job | None:
+        """The best job of these queues under a new lease, or None.
+
+        A request with a `request_id` whose lease still runs gets that one again.
+        """
+        self._workers.seen(request.worker_id)
+        return await self._coalescer.submit(self._claim, request)
+
+    async def _claim_batch(
+        self, session: WriteSession, requests: Sequence[ClaimRequest]
+    ) -> Sequence[Job | None | OrchestratorError]:
+        repeatable = [request for request in requests if request.request_id is not None]
+        before = await claimed_before(session, repeatable) if repeatable else {}
+        answers: dict[int, Job | None] = {}
+        by_queues: dict[tuple[str, ...], list[ClaimRequest]] = {}
+        for request in requests:
+            held = before.get((request.worker_id, request.request_id or ""))
+            if held is not None:
+                answers[id(request)] = held
+            else:
+                by_queues.setdefault(request.queues, []).append(request)
+        for queues, group in by_queues.items():
+            jobs = await claim_jobs(session, group, queues, self._lease_seconds)
+            answers.update(zip(map(id, group), jobs, strict=True))
+        return [answers[id(request)] for request in requests]
+
+    async def hand_back(self, job: Job) -> None:
+        """Release a lease whose claimer went away before it was told of it."""
+        key = LeaseKey(job.id, job.lease_token or LeaseToken(""))
+        try:
+            await self._reports.release_by_server(key)
+        except OrchestratorError:
+            # Its lease runs out then, as if the worker had died.
+            logger.warning("job %s could not be handed back", job.id)
+
+
+def _subject(request: ClaimRequest) -> tuple[str, str] | None:
+    return None if request.request_id is None else (request.worker_id, request.request_id)

@@ -1,0 +1,271 @@
+"""The coalescer: many waiting calls, one transaction; each caller its own answer or its own error.
+
+What arrives while the last commit runs is carried by the next turn. Alone, a call waits for
+nobody. Every caller waits for its own commit: nothing is answered before it is durable.
+
+A *turn* is one transaction; a *batch* the calls of one operation in it.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from compute_orchestrator.db.sessions import WriteSession
+from compute_orchestrator.domain.errors import (
+    OrchestratorError,
+    Overloaded,
+    ShuttingDown,
+    StoreUnavailable,
+)
+from compute_orchestrator.services.transactions import Transactions
+
+logger = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+LARGEST_BATCH_CALLS = 256
+LARGEST_BATCH_BYTES = 4 * 1024 * 1024
+VITAL_FACTOR = 2
+"""How far beyond the bound heartbeats and reports are still let in: overload must cost no lease."""
+
+
+def _no_subject(_item: Any) -> Hashable | None:
+    return None
+
+
+def _no_size(_item: Any) -> int:
+    return 0
+
+
+@dataclass(frozen=True, eq=False)
+class Operation(Generic[Item, Answer]):
+    """A named operation on a batch.
+
+    `run` answers each item, in order, with its answer or with the error that it alone gets.
+    `rank` orders the operations of a turn. `vital` ones are refused last. `subject` names what two
+    items of one batch must not share; `size` is an item's weight in bytes.
+    """
+
+    name: str
+    rank: int
+    run: Callable[[WriteSession, Sequence[Item]], Awaitable[Sequence[Answer | OrchestratorError]]]
+    vital: bool = False
+    subject: Callable[[Item], Hashable | None] = _no_subject
+    size: Callable[[Item], int] = _no_size
+
+
+@dataclass(eq=False, slots=True)
+class Call:
+    """One caller that waits. A caller that went away has cancelled its future."""
+
+    item: Any
+    answer: asyncio.Future[Any]
+    since: float
+    subject: Hashable | None
+    size: int
+
+    def settle(self, outcome: Any) -> None:
+        if self.answer.done():
+            return
+        if isinstance(outcome, BaseException):
+            self.answer.set_exception(outcome)
+        else:
+            self.answer.set_result(outcome)
+
+
+Batch = tuple[Operation[Any, Any], list[Call]]
+
+
+@dataclass(eq=False)
+class Lane:
+    """The calls that share a writer, in the order of their arrival, by operation."""
+
+    waiting: dict[Operation[Any, Any], deque[Call]] = field(default_factory=dict)
+    arrived: asyncio.Event = field(default_factory=asyncio.Event)
+    idle: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def add(self, operation: Operation[Any, Any], call: Call) -> None:
+        self.waiting.setdefault(operation, deque()).append(call)
+        self.arrived.set()
+
+    def count(self) -> int:
+        return sum(map(len, self.waiting.values()))
+
+    def oldest(self) -> float | None:
+        return min((calls[0].since for calls in self.waiting.values() if calls), default=None)
+
+    def take_turn(self) -> list[Batch]:
+        """What the next transaction carries, in the order in which it runs."""
+        turn: list[Batch] = []
+        for operation in sorted(self.waiting, key=lambda operation: operation.rank):
+            batch = _take_batch(self.waiting[operation])
+            if batch:
+                turn.append((operation, batch))
+        if not any(self.waiting.values()):
+            self.arrived.clear()
+        return turn
+
+
+def _take_batch(waiting: deque[Call]) -> list[Call]:
+    """The first calls that fit, without two of one subject; the others keep their order."""
+    batch: list[Call] = []
+    subjects: set[Hashable] = set()
+    put_off: list[Call] = []
+    size = 0
+    while waiting and len(batch) < LARGEST_BATCH_CALLS:
+        call = waiting[0]
+        if batch and size + call.size > LARGEST_BATCH_BYTES:
+            break
+        waiting.popleft()
+        if call.answer.done():  # its caller went away
+            continue
+        if call.subject is not None and call.subject in subjects:
+            put_off.append(call)
+            continue
+        subjects.add(call.subject)
+        size += call.size
+        batch.append(call)
+    waiting.extendleft(reversed(put_off))
+    return batch
+
+
+class Coalescer:
+    """Admits calls, and carries them in turns until it is closed.
+
+    `one_writer` is the store's trait: one lane for all operations where there is one writer, else
+    a lane an operation with `width` transactions in flight.
+    """
+
+    def __init__(
+        self,
+        transactions: Transactions,
+        *,
+        one_writer: bool,
+        max_waiting_calls: int,
+        max_waiting_seconds: float,
+        width: int = 2,
+    ) -> None:
+        self._transactions = transactions
+        self._one_writer = one_writer
+        self._width = 1 if one_writer else width
+        self._max_waiting_calls = max_waiting_calls
+        self._max_waiting_seconds = max_waiting_seconds
+        self._lanes: dict[Hashable, Lane] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closing = False
+
+    async def submit(self, operation: Operation[Item, Answer], item: Item) -> Answer:
+        """Have an item carried by one of the next turns.
+
+        A caller that is cancelled while its item waits takes it out; once its turn runs, the turn
+        is finished without it. Raises the item's own error, or Unavailable.
+        """
+        loop = asyncio.get_running_loop()
+        lane = self._lane(operation)
+        self._admit(operation, lane, loop.time())
+        call = Call(
+            item, loop.create_future(), loop.time(), operation.subject(item), operation.size(item)
+        )
+        lane.add(operation, call)
+        return await call.answer
+
+    async def close(self, deadline_seconds: float) -> None:
+        """Admit nothing more, carry what waits, stop."""
+        self._closing = True
+        try:
+            async with asyncio.timeout(deadline_seconds):
+                for lane in self._lanes.values():
+                    await lane.idle.wait()
+        except TimeoutError:
+            logger.warning("calls still wait at shutdown and are refused")
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for lane in self._lanes.values():
+            for calls in lane.waiting.values():
+                for call in calls:
+                    call.settle(ShuttingDown("The server is shutting down."))
+
+    def _lane(self, operation: Operation[Any, Any]) -> Lane:
+        key: Hashable = "writer" if self._one_writer else operation
+        lane = self._lanes.get(key)
+        if lane is None:
+            lane = self._lanes[key] = Lane()
+            for number in range(self._width):
+                name = f"lane {operation.name if not self._one_writer else key} {number}"
+                self._tasks.add(asyncio.create_task(self._carry(lane), name=name))
+        return lane
+
+    def _admit(self, operation: Operation[Any, Any], lane: Lane, now: float) -> None:
+        if self._closing:
+            raise ShuttingDown("The server is shutting down.")
+        factor = VITAL_FACTOR if operation.vital else 1
+        oldest = lane.oldest()
+        age = 0.0 if oldest is None else now - oldest
+        if (
+            lane.count() >= factor * self._max_waiting_calls
+            or age >= factor * self._max_waiting_seconds
+        ):
+            raise Overloaded("Too many calls wait for the store.")
+
+    async def _carry(self, lane: Lane) -> None:
+        while True:
+            turn = lane.take_turn()
+            if turn:
+                await self._run_turn(turn)
+            elif not lane.arrived.is_set():
+                lane.idle.set()
+                await lane.arrived.wait()
+                lane.idle.clear()
+
+    async def _run_turn(self, turn: Sequence[Batch]) -> None:
+        try:
+            try:
+                outcomes = await self._together(turn)
+            except StoreUnavailable:
+                raise
+            except Exception:  # noqa: BLE001 - one of the calls is to blame: which?
+                logger.warning("a turn failed over its data, its calls run one by one")
+                outcomes = await self._one_by_one(turn)
+        except StoreUnavailable as error:
+            for _, calls in turn:
+                for call in calls:
+                    call.settle(StoreUnavailable(error.detail))
+        except BaseException as error:
+            for _, calls in turn:
+                for call in calls:
+                    call.settle(StoreUnavailable("The server stopped in the middle of this call."))
+            if not isinstance(error, Exception):
+                raise
+            logger.exception("a turn failed")
+        else:
+            for call, outcome in outcomes:
+                call.settle(outcome)
+
+    async def _together(self, turn: Sequence[Batch]) -> list[tuple[Call, Any]]:
+        outcomes: list[tuple[Call, Any]] = []
+        async with self._transactions.write() as session:
+            for operation, calls in turn:
+                answers = await operation.run(session, [call.item for call in calls])
+                outcomes.extend(zip(calls, answers, strict=True))
+        return outcomes
+
+    async def _one_by_one(self, turn: Sequence[Batch]) -> list[tuple[Call, Any]]:
+        """Each item in a savepoint of its own: the poison alone gets the error."""
+        outcomes: list[tuple[Call, Any]] = []
+        async with self._transactions.write() as session:
+            for operation, calls in turn:
+                for call in calls:
+                    try:
+                        async with session.savepoint():
+                            (answer,) = await operation.run(session, [call.item])
+                    except StoreUnavailable:
+                        raise
+                    except Exception as error:  # noqa: BLE001 - it is this call's answer
+                        answer = error
+                    outcomes.append((call, answer))
+        return outcomes

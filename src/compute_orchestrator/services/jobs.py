@@ -1,0 +1,138 @@
+"""Jobs: create them (repeatably, with a key), read them, list them, tell their story."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from compute_orchestrator.db.sessions import WriteSession
+from compute_orchestrator.db.statements.create import (
+    KeyedCall,
+    create_jobs,
+    find_keys,
+    remember_keys,
+)
+from compute_orchestrator.db.statements.read import find_jobs, page_of_events, page_of_jobs
+from compute_orchestrator.domain.cursors import decode_cursor, encode_cursor
+from compute_orchestrator.domain.errors import (
+    IdempotencyMismatch,
+    JobNotFound,
+    OrchestratorError,
+)
+from compute_orchestrator.domain.job import Job, NewJob
+from compute_orchestrator.domain.listing import Event, JobFilter
+from compute_orchestrator.domain.values import JobId
+from compute_orchestrator.services import ranks
+from compute_orchestrator.services.coalescer import Coalescer, Operation
+from compute_orchestrator.services.transactions import Transactions
+
+LIST_WINDOW = 10_000
+"""How many rows a page looks at before it answers with what it found."""
+
+
+@dataclass(frozen=True, slots=True)
+class CreateCall:
+    """One create. `key` makes it repeatable; `body_hash` tells a repeat from another use."""
+
+    job: NewJob
+    key: str | None = None
+    body_hash: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """The job, and whether this call made it."""
+
+    job: Job
+    new: bool
+
+
+@dataclass(frozen=True, slots=True)
+class JobPage:
+    jobs: Sequence[Job]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class EventPage:
+    events: Sequence[Event]
+    next_cursor: str | None
+
+
+class JobService:
+    def __init__(self, transactions: Transactions, coalescer: Coalescer) -> None:
+        self._transactions = transactions
+        self._coalescer = coalescer
+        self._create = Operation(
+            "create",
+            ranks.CREATE,
+            self._create_batch,
+            subject=lambda call: call.key,
+            size=lambda call: len(call.job.payload or ""),
+        )
+
+    async def create(self, call: CreateCall) -> Created:
+        """Make a job, or find the one that this key made.
+
+        Raises IdempotencyMismatch when the key was used with another body.
+        """
+        return await self._coalescer.submit(self._create, call)
+
+    async def _create_batch(
+        self, session: WriteSession, calls: Sequence[CreateCall]
+    ) -> Sequence[Created | OrchestratorError]:
+        keys = [call.key for call in calls if call.key is not None]
+        used = await find_keys(session, keys) if keys else {}
+        fresh = [call for call in calls if call.key not in used]
+        jobs = await create_jobs(session, [call.job for call in fresh]) if fresh else []
+        made = dict(zip(map(id, fresh), jobs, strict=True))
+        keyed = [
+            KeyedCall(call.key, call.body_hash, made[id(call)].id)
+            for call in fresh
+            if call.key is not None
+        ]
+        if keyed:
+            await remember_keys(session, keyed)
+        before = await find_jobs(session, [call.first_job_id for call in used.values()])
+        return [
+            Created(made[id(call)], new=True)
+            if id(call) in made
+            else _repeated(call, used[call.key or ""], before)
+            for call in calls
+        ]
+
+    async def get(self, job_id: JobId) -> Job:
+        """Raises JobNotFound."""
+        async with self._transactions.read() as session:
+            job = (await find_jobs(session, [job_id])).get(job_id)
+        if job is None:
+            raise JobNotFound(job_id)
+        return job
+
+    async def page(self, wanted: JobFilter, limit: int, cursor: str | None) -> JobPage:
+        """A page of jobs. Raises ValidationFailed for a foreign cursor."""
+        kind = "newest" if wanted.newest_first else "oldest"
+        after = None if cursor is None else decode_cursor(kind, cursor)
+        async with self._transactions.read() as session:
+            page = await page_of_jobs(session, wanted, after, limit, LIST_WINDOW)
+        next_cursor = None if page.next_after is None else encode_cursor(kind, page.next_after)
+        return JobPage(page.jobs, next_cursor)
+
+    async def events(self, job_id: JobId, limit: int, cursor: str | None) -> EventPage:
+        """A page of a job's trail, oldest first. Raises JobNotFound, ValidationFailed."""
+        after = 0 if cursor is None else decode_cursor("events", cursor)
+        async with self._transactions.read() as session:
+            if not await find_jobs(session, [job_id]):
+                raise JobNotFound(job_id)
+            events = await page_of_events(session, job_id, after, limit)
+        next_cursor = encode_cursor("events", events[-1].id) if len(events) == limit else None
+        return EventPage(events, next_cursor)
+
+
+def _repeated(
+    call: CreateCall, used: KeyedCall, jobs: dict[JobId, Job]
+) -> Created | OrchestratorError:
+    if used.body_hash != call.body_hash:
+        return IdempotencyMismatch(
+            f"This Idempotency-Key made job {used.first_job_id} from another body. "
+            "Send the same body again, or use a new key."
+        )
+    return Created(jobs[used.first_job_id], new=False)

@@ -1,0 +1,102 @@
+"""Stats: what waits, what was done, how fast. Read from counters that are kept."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from compute_orchestrator.db.clock import Clock, seconds_between
+from compute_orchestrator.db.statements.stats import (
+    Count,
+    counts,
+    oldest_claimable,
+    recent_counts,
+)
+from compute_orchestrator.domain.lifecycle import FINAL, Action, Status
+from compute_orchestrator.domain.values import Micros, micros
+from compute_orchestrator.services.transactions import Transactions
+
+LAST_MINUTE = micros(60)
+
+
+@dataclass(slots=True)
+class Waiting:
+    """What a queue holds now."""
+
+    queued: int = 0
+    delayed: int = 0
+    running: int = 0
+
+
+@dataclass(slots=True)
+class Totals:
+    """What was ever done. `retried` counts requeues that spent a retry."""
+
+    created: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    exhausted: int = 0
+    cancelled: int = 0
+    retried: int = 0
+    lost: int = 0
+
+    @property
+    def finished(self) -> int:
+        return self.succeeded + self.failed + self.exhausted + self.cancelled
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    now: Micros
+    queues: Mapping[str, Waiting]
+    oldest_queued_seconds: Mapping[str, float]
+    totals: Totals
+    last_minute: Totals = field(default_factory=Totals)
+
+
+class StatsService:
+    def __init__(self, transactions: Transactions, clock: Clock) -> None:
+        self._transactions = transactions
+        self._clock = clock
+
+    async def stats(self) -> Stats:
+        async with self._transactions.read() as session:
+            now = self._clock.now()
+            ever = await counts(session)
+            recent = await recent_counts(session, LAST_MINUTE)
+            queues = waiting_by_queue(ever)
+            oldest = await oldest_claimable(session, json.dumps(list(queues)))
+        return Stats(
+            now=now,
+            queues=queues,
+            oldest_queued_seconds={
+                queue: max(0.0, seconds_between(run_at, now)) for queue, run_at in oldest.items()
+            },
+            totals=totals(ever),
+            last_minute=totals(recent),
+        )
+
+
+def waiting_by_queue(ever: Iterable[Count]) -> dict[str, Waiting]:
+    """What each queue holds: all that came into a place, less all that left it."""
+    queues: dict[str, Waiting] = {}
+    for move in ever:
+        waiting = queues.setdefault(move.queue, Waiting())
+        for place, sign in ((move.to_place, 1), (move.from_place, -1)):
+            if place in ("queued", "delayed", "running"):
+                setattr(waiting, place, getattr(waiting, place) + sign * move.count)
+    return queues
+
+
+def totals(moves: Iterable[Count]) -> Totals:
+    """Sum moves up over all queues."""
+    total = Totals()
+    for move in moves:
+        if move.action == Action.CREATE:
+            total.created += move.count
+        if move.action == Action.LOSE:
+            total.lost += move.count
+        if move.to_place in FINAL:
+            setattr(total, move.to_place, getattr(total, move.to_place) + move.count)
+        elif move.from_place == Status.RUNNING and move.action in (Action.FAIL, Action.LOSE):
+            total.retried += move.count
+    return total

@@ -1,0 +1,65 @@
+"""Transactions: open, write the trail, commit or roll back. The only file that commits.
+
+What the driver throws becomes `StoreUnavailable`, but for faults of the data, which the coalescer
+blames on one call.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from compute_orchestrator.db.engine import Store
+from compute_orchestrator.db.sessions import ReadSession, WriteSession
+from compute_orchestrator.db.statements.trail import write_trail
+from compute_orchestrator.domain.errors import StoreUnavailable
+from compute_orchestrator.services.wakeups import Wakeups
+
+AWAY = (
+    "The store is not available at the moment. Whether a write took effect is not known: ask again."
+)
+
+
+class Transactions:
+    """Sessions on the store, each as long as its transaction."""
+
+    def __init__(self, store: Store, wakeups: Wakeups) -> None:
+        self._store = store
+        self._wakeups = wakeups
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[ReadSession]:
+        """A snapshot. Raises StoreUnavailable."""
+        try:
+            async with self._store.reading() as (_, session):
+                yield session
+        except SQLAlchemyError as error:
+            if self._store.is_fault_of_data(error):
+                raise
+            raise StoreUnavailable(AWAY) from error
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[WriteSession]:
+        """A transaction, committed at the end and rolled back on any error.
+
+        Raises StoreUnavailable when the store is in trouble or the commit fails, and the driver's
+        own error when a statement failed over its data.
+        """
+        try:
+            async with self._store.writing() as (transaction, session):
+                try:
+                    yield session
+                    await write_trail(session)
+                except BaseException:
+                    await transaction.rollback()
+                    raise
+                try:
+                    await transaction.commit()
+                except SQLAlchemyError as error:
+                    await transaction.rollback()
+                    raise StoreUnavailable(AWAY) from error
+        except SQLAlchemyError as error:
+            if self._store.is_fault_of_data(error):
+                raise
+            raise StoreUnavailable(AWAY) from error
+        self._wakeups.announce(session.steps)

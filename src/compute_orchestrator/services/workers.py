@@ -1,0 +1,83 @@
+"""Workers: who was seen when. Sightings are kept in memory and written every few seconds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from compute_orchestrator.db.clock import Clock
+from compute_orchestrator.db.sessions import WriteSession
+from compute_orchestrator.db.statements.workers import (
+    note_sightings,
+    running_by_worker,
+    seen_workers,
+)
+from compute_orchestrator.domain.values import JsonText, Micros, micros
+from compute_orchestrator.services import ranks
+from compute_orchestrator.services.coalescer import Coalescer, Operation
+from compute_orchestrator.services.transactions import Transactions
+
+WRITE_EVERY_SECONDS = 5.0
+REMEMBERED = micros(24 * 3600)
+"""Workers unseen for a day are forgotten."""
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    worker_id: str
+    last_seen_at: Micros
+    running: int
+    about: JsonText | None
+
+
+class WorkerService:
+    def __init__(self, transactions: Transactions, coalescer: Coalescer, clock: Clock) -> None:
+        self._transactions = transactions
+        self._coalescer = coalescer
+        self._clock = clock
+        self._sightings: dict[str, Micros] = {}
+        self._note = Operation("sightings", ranks.HOUSEKEEPING, self._note_batch)
+
+    def seen(self, worker_id: str) -> None:
+        """Remember that a worker called just now."""
+        self._sightings[worker_id] = self._clock.now()
+
+    async def write_sightings_once(self) -> int:
+        """Write what was seen since the last time; how many workers it was."""
+        sightings, self._sightings = self._sightings, {}
+        if sightings:
+            try:
+                await self._coalescer.submit(self._note, sightings)
+            except BaseException:
+                self._sightings = {**sightings, **self._sightings}
+                raise
+        return len(sightings)
+
+    async def rest(self) -> None:
+        """Sleep until the next write."""
+        await self._clock.sleep(WRITE_EVERY_SECONDS)
+
+    async def all(self) -> list[Worker]:
+        """The workers seen in the last day, the latest first."""
+        async with self._transactions.read() as session:
+            written = {one.worker_id: one for one in await seen_workers(session, REMEMBERED)}
+            running = await running_by_worker(session)
+        seen = {worker_id: one.last_seen_at for worker_id, one in written.items()}
+        seen |= self._sightings
+        workers = [
+            Worker(
+                worker_id,
+                last_seen_at,
+                running.get(worker_id, 0),
+                written[worker_id].about if worker_id in written else None,
+            )
+            for worker_id, last_seen_at in seen.items()
+        ]
+        return sorted(workers, key=lambda worker: (-worker.last_seen_at, worker.worker_id))
+
+    async def _note_batch(
+        self, session: WriteSession, batches: Sequence[dict[str, Micros]]
+    ) -> Sequence[None]:
+        together: dict[str, Micros] = {}
+        for sightings in batches:
+            together |= sightings
+        await note_sightings(session, together, REMEMBERED)
+        return [None] * len(batches)

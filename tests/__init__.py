@@ -1,0 +1,1 @@
+"""The tests. Each folder holds one kind; `promises/` has a file a promise."""

@@ -1,0 +1,87 @@
+"""Stores, clock, app and client. A `World` is a whole server in this process on a real SQLite file,
+with a clock that the test moves.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from compute_orchestrator.main import create_app
+from compute_orchestrator.routes.deps import Services
+from compute_orchestrator.services.promoter import Promoter
+from compute_orchestrator.services.reaper import Pass
+from compute_orchestrator.settings import Settings
+from fastapi import FastAPI
+
+from tests.clocks import ManualClock
+
+URL = "http://127.0.0.1:8000"
+
+
+class World:
+    """A running server and the time it lives in."""
+
+    def __init__(
+        self, app: FastAPI, http: httpx.AsyncClient, clock: ManualClock, settings: Settings
+    ) -> None:
+        self.app = app
+        self.http = http
+        self.clock = clock
+        self.settings = settings
+
+    @property
+    def services(self) -> Services:
+        return self.app.state.services
+
+    @property
+    def promoter(self) -> Promoter:
+        return self.app.state.promoter
+
+    async def pass_time(self, seconds: float) -> Pass:
+        """Time goes by as in a healthy server: the reaper and the promoter make their steps."""
+        done = Pass()
+        while seconds > 0:
+            step = min(seconds, self.settings.reaper_interval_seconds)
+            self.clock.move(step)
+            seconds -= step
+            await self.promoter.promote_once()
+            done += await self.services.reaper.reap_once()
+        return done
+
+
+@asynccontextmanager
+async def running_world(settings: Settings, clock: ManualClock) -> AsyncGenerator[World]:
+    app = create_app(settings, clock=clock)
+    transport = httpx.ASGITransport(app, client=("127.0.0.1", 50_000), raise_app_exceptions=False)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url=URL) as http,
+    ):
+        while (await http.get("/readyz")).status_code != 200:  # the first pass is on its way
+            await asyncio.sleep(0)
+        yield World(app, http, clock, settings)
+
+
+@pytest.fixture
+def database_url(tmp_path: Path) -> str:
+    return f"sqlite+aiosqlite:///{tmp_path / 'orc.db'}"
+
+
+@pytest.fixture
+def settings(database_url: str) -> Settings:
+    # The disk's syncs are not what these tests are about; promises/ has them on.
+    return Settings(database_url=database_url, sqlite_synchronous="OFF")
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+async def world(settings: Settings, clock: ManualClock) -> AsyncGenerator[World]:
+    async with running_world(settings, clock) as world:
+        yield world
