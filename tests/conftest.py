@@ -2,20 +2,19 @@
 with a clock that the test moves.
 """
 
-import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
 import pytest
+from fastapi import FastAPI
+
 from compute_orchestrator.main import create_app
 from compute_orchestrator.routes.deps import Services
 from compute_orchestrator.services.promoter import Promoter
 from compute_orchestrator.services.reaper import Pass
 from compute_orchestrator.settings import Settings
-from fastapi import FastAPI
-
 from tests.clocks import ManualClock
 
 URL = "http://127.0.0.1:8000"
@@ -60,8 +59,7 @@ async def running_world(settings: Settings, clock: ManualClock) -> AsyncGenerato
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=transport, base_url=URL) as http,
     ):
-        while (await http.get("/readyz")).status_code != 200:  # the first pass is on its way
-            await asyncio.sleep(0)
+        await app.state.services.reaper.reap_once()  # ready from the start
         yield World(app, http, clock, settings)
 
 

@@ -1,5 +1,7 @@
 """The first schema: jobs, their tags, events and keys; counters, workers, queues, the watch."""
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
@@ -15,7 +17,7 @@ JSON_TEXT = sa.Text().with_variant(postgresql.JSON(), "postgresql")
 FLAG = sa.Integer().with_variant(sa.SmallInteger(), "postgresql")
 
 
-def where(condition: str) -> dict[str, sa.TextClause]:
+def where(condition: str) -> dict[str, Any]:
     """A partial index, on either store."""
     return {"sqlite_where": sa.text(condition), "postgresql_where": sa.text(condition)}
 

@@ -1,8 +1,8 @@
 """create_app(settings): the only place that wires. Lifespan, gate, routes, the map of errors."""
 
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import anyio.to_thread
@@ -12,6 +12,7 @@ from compute_orchestrator import __version__
 from compute_orchestrator.db.clock import Clock
 from compute_orchestrator.db.engine import Store, build_store
 from compute_orchestrator.db.migrate import head_revision, upgrade
+from compute_orchestrator.domain.errors import Unavailable
 from compute_orchestrator.routes import (
     claims,
     health,
@@ -84,7 +85,7 @@ def create_app(settings: Settings | None = None, *, clock: Clock | None = None) 
 
 
 @asynccontextmanager
-async def _lifespan(app: FastAPI, settings: Settings, clock: Clock | None) -> AsyncIterator[None]:
+async def _lifespan(app: FastAPI, settings: Settings, clock: Clock | None) -> AsyncGenerator[None]:
     """Own the store, bring it up to date, start the loops; at the end the same way back."""
     store = build_store(
         settings.database_url,
@@ -105,7 +106,7 @@ async def _lifespan(app: FastAPI, settings: Settings, clock: Clock | None) -> As
 
 
 @asynccontextmanager
-async def _running(app: FastAPI, settings: Settings, store: Store) -> AsyncIterator[None]:
+async def _running(app: FastAPI, settings: Settings, store: Store) -> AsyncGenerator[None]:
     wakeups = Wakeups()
     transactions = Transactions(store, wakeups)
     coalescer = Coalescer(
@@ -157,7 +158,8 @@ async def _running(app: FastAPI, settings: Settings, store: Store) -> AsyncItera
         yield
     finally:
         await supervisor.stop()
-        await worker_service.write_sightings_once()
+        with suppress(Unavailable):  # sightings may be lost; calls that wait may not
+            await worker_service.write_sightings_once()
         await coalescer.close(settings.shutdown_seconds)
 
 

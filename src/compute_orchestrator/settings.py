@@ -2,9 +2,8 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
-from pydantic import field_validator
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -16,62 +15,79 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="ORC_", extra="ignore", frozen=True)
 
     database_url: str = Field(
-        "sqlite+aiosqlite:///orc.db", description="Where the store is: an SQLAlchemy URL."
+        default="sqlite+aiosqlite:///orc.db", description="Where the store is: an SQLAlchemy URL."
     )
-    host: str = Field("127.0.0.1", description="The address to listen on.")
+    host: str = Field(default="127.0.0.1", description="The address to listen on.")
     port: int = Field(
-        8000, ge=0, le=65535, description="The port to listen on; 0 takes a free one."
+        default=8000, ge=0, le=65535, description="The port to listen on; 0 takes a free one."
     )
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
-        (),
+        default=(),
         description="Names, besides loopback, by which the server may be called, with commas.",
     )
     insecure_open: bool = Field(
-        False,
+        default=False,
         description="Let any peer call, not only this machine. There are no keys yet: only inside "
         "a private network.",
     )
     sqlite_synchronous: Literal["FULL", "NORMAL", "EXTRA", "OFF"] = Field(
-        "FULL",
+        default="FULL",
         description="How SQLite syncs a commit. Below FULL a power cut loses acknowledged jobs.",
     )
-    sqlite_readers: int = Field(4, ge=1, le=64, description="Connections that read an SQLite file.")
-    postgres_pool_size: int = Field(10, ge=1, le=1000, description="Connections to PostgreSQL.")
+    sqlite_readers: int = Field(
+        default=4, ge=1, le=64, description="Connections that read an SQLite file."
+    )
+    postgres_pool_size: int = Field(
+        default=10, ge=1, le=1000, description="Connections to PostgreSQL."
+    )
     lease_seconds: float = Field(
-        60, ge=1, le=86_400, description="A lease's length where neither claim nor job says one."
+        default=60,
+        ge=1,
+        le=86_400,
+        description="A lease's length where neither claim nor job says one.",
     )
     reaper_interval_seconds: float = Field(
-        2,
+        default=2,
         gt=0,
         le=3600,
         description="Time between two passes of the reaper. A living worker is safe over any gap "
         "if its lease is at least three of them.",
     )
     retention_seconds: float | None = Field(
-        None, ge=0, description="How long finished jobs are kept; off keeps them for ever."
+        default=None, ge=0, description="How long finished jobs are kept; off keeps them for ever."
     )
-    max_body_bytes: int = Field(16 * MIB, ge=1, description="The largest request body.")
-    max_payload_bytes: int = Field(1 * MIB, ge=1, description="The largest payload of a job.")
-    max_result_bytes: int = Field(1 * MIB, ge=1, description="The largest result of a job.")
-    max_checkpoint_bytes: int = Field(256 * KIB, ge=1, description="The largest checkpoint.")
-    max_error_bytes: int = Field(64 * KIB, ge=1, description="The largest error.")
-    max_progress_bytes: int = Field(16 * KIB, ge=1, description="The largest progress.")
+    max_body_bytes: int = Field(default=16 * MIB, ge=1, description="The largest request body.")
+    max_payload_bytes: int = Field(
+        default=1 * MIB, ge=1, description="The largest payload of a job."
+    )
+    max_result_bytes: int = Field(default=1 * MIB, ge=1, description="The largest result of a job.")
+    max_checkpoint_bytes: int = Field(
+        default=256 * KIB, ge=1, description="The largest checkpoint."
+    )
+    max_error_bytes: int = Field(default=64 * KIB, ge=1, description="The largest error.")
+    max_progress_bytes: int = Field(default=16 * KIB, ge=1, description="The largest progress.")
     max_waiting_calls: int = Field(
-        2_000, ge=1, description="Calls that may wait for the store before new ones get 503."
+        default=2_000,
+        ge=1,
+        description="Calls that may wait for the store before new ones get 503.",
     )
     max_waiting_seconds: float = Field(
-        5, gt=0, description="How old the oldest waiting call may be before new ones get 503."
+        default=5,
+        gt=0,
+        description="How old the oldest waiting call may be before new ones get 503.",
     )
     receive_timeout_seconds: float = Field(
-        30, gt=0, description="How long a request's body may take to arrive."
+        default=30, gt=0, description="How long a request's body may take to arrive."
     )
     shutdown_seconds: float = Field(
-        10, ge=0, description="How long open requests may take to end at shutdown."
+        default=10, ge=0, description="How long open requests may take to end at shutdown."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="The least severe line that is logged."
+        default="info", description="The least severe line that is logged."
     )
-    log_format: Literal["text", "json"] = Field("text", description="How a log line is written.")
+    log_format: Literal["text", "json"] = Field(
+        default="text", description="How a log line is written."
+    )
 
     @field_validator("allowed_hosts", mode="before")
     @classmethod

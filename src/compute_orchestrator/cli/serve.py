@@ -7,6 +7,8 @@ import typer
 from compute_orchestrator.cli.plain import MISUSED, require_server, stop
 
 if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
     from compute_orchestrator.settings import Settings
 
 
@@ -48,3 +50,8 @@ def read_settings(**flags: str | int | None) -> "Settings":
         return Settings.model_validate(given)
     except ValidationError as error:
         stop("; ".join(map(in_words, error.errors(include_url=False))), code=MISUSED)
+
+
+def in_words(error: "ErrorDetails") -> str:
+    name = "_".join(str(part) for part in error["loc"]).upper()
+    return f"the setting ORC_{name} is not valid: {error['msg']}" if name else error["msg"]

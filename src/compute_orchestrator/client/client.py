@@ -110,7 +110,7 @@ class OrchestratorClient:
         idempotency_key: str | None = None,
         **options: Unpack[JobOptions],
     ) -> Job:
-        """Create a job. With a key of your own, also a later run of your program makes no second."""
+        """Create a job. A key of your own also keeps a later run of your program from a second."""
         key = idempotency_key or new_id()
         fields: dict[str, object] = {"name": name, "payload": payload, **options}
         if (run_at := options.get("run_at")) is not None:

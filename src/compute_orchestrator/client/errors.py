@@ -235,7 +235,7 @@ def problem_from(status: int, body: bytes, *, retry_after_seconds: float | None)
 
 
 def kind_of(status: int, code: str | None) -> type[Problem]:
-    if code in BY_CODE:
+    if code is not None and code in BY_CODE:
         return BY_CODE[code]
     return _BY_STATUS.get(status, ServerFailed if status >= 500 else BadRequest)
 

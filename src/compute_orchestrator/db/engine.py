@@ -5,7 +5,7 @@ Nothing above `db/` asks which dialect it is: it asks the store how writers shar
 """
 
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from compute_orchestrator.domain.errors import UnsupportedStore
 
 OLDEST_SQLITE = (3, 38, 0)  # ->>, RETURNING, UPDATE FROM
 BUSY_TIMEOUT_MILLISECONDS = 5_000
+POOL_TIMEOUT_SECONDS = 5
 
 # What is wrong with the file or the disk; every other code is about the statement and its data.
 _UNAVAILABLE_CODES = frozenset(
@@ -71,12 +72,12 @@ class SqliteStore:
         self._owner.release()
 
     @asynccontextmanager
-    async def reading(self) -> AsyncIterator[tuple[AsyncSession, ReadSession]]:
+    async def reading(self) -> AsyncGenerator[tuple[AsyncSession, ReadSession]]:
         async with AsyncSession(self._readers) as session:
             yield session, ReadSession(session, dialect=self.dialect, now=self.clock.now())
 
     @asynccontextmanager
-    async def writing(self) -> AsyncIterator[tuple[AsyncSession, WriteSession]]:
+    async def writing(self) -> AsyncGenerator[tuple[AsyncSession, WriteSession]]:
         async with AsyncSession(self._writer, expire_on_commit=False) as session:
             await session.connection()  # BEGIN IMMEDIATE may wait; the time is read after it
             yield session, WriteSession(session, dialect=self.dialect, now=self.clock.now())
@@ -101,7 +102,11 @@ def sqlite_engine(
     with SQLITE_BUSY_SNAPSHOT.
     """
     engine = create_async_engine(
-        url, pool_size=size, max_overflow=0, connect_args={"isolation_level": None}
+        url,
+        pool_size=size,
+        max_overflow=0,
+        pool_timeout=POOL_TIMEOUT_SECONDS,
+        connect_args={"isolation_level": None},
     )
 
     def on_connect(connection: Any, _record: Any) -> None:

@@ -3,7 +3,7 @@
 A statement that writes asks for a `WriteSession`: handing it a `ReadSession` is a type error.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -50,22 +50,30 @@ class WriteSession(ReadSession):
     def __init__(self, session: AsyncSession, *, dialect: str, now: Micros | None) -> None:
         super().__init__(session, dialect=dialect, now=now)
         self.steps: list[Step] = []
+        self._written = 0
 
     def record(self, steps: Sequence[Step]) -> None:
         """Note changes of status; they are written in this transaction."""
         self.steps.extend(steps)
+
+    def take_unwritten(self) -> Sequence[Step]:
+        """The steps that are not in the trail yet; the caller writes them now."""
+        steps = self.steps[self._written :]
+        self._written = len(self.steps)
+        return steps
 
     async def run(self, statement: Statement, **parameters: Any) -> None:
         """Run a statement that returns nothing."""
         await self._session.execute(statement.on(self._dialect), {"now": self.now, **parameters})
 
     @asynccontextmanager
-    async def savepoint(self) -> AsyncIterator[None]:
+    async def savepoint(self) -> AsyncGenerator[None]:
         """A part of the transaction that can fail alone; its steps are forgotten with it."""
-        recorded = len(self.steps)
+        recorded, written = len(self.steps), self._written
         try:
             async with self._session.begin_nested():
                 yield
         except BaseException:
             del self.steps[recorded:]
+            self._written = written
             raise

@@ -87,9 +87,9 @@ def _host_name(host: bytes | None) -> str | None:
     """The name in a Host header, without the port; None for one that is none."""
     try:
         parts = urlsplit(f"//{(host or b'').decode('ascii')}")
-        return parts.hostname if parts.path == "" and parts.username is None else None
     except ValueError:
         return None
+    return parts.hostname if parts.path == "" and parts.username is None else None
 
 
 @lru_cache(maxsize=1024)

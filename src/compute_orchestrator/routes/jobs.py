@@ -5,7 +5,7 @@ import json
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Header, Query, Response
 
 from compute_orchestrator.domain.errors import ValidationFailed
 from compute_orchestrator.domain.listing import JobFilter

@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 
 from compute_orchestrator.domain import errors
 from compute_orchestrator.schemas.problems import ProblemOutput
-from compute_orchestrator.schemas.values import format_moment
+from compute_orchestrator.schemas.values import shown_moment
 
 MEDIA_TYPE: Final = "application/problem+json"
 
@@ -49,10 +49,8 @@ def problem_response(error: errors.OrchestratorError) -> Response:
         case errors.LeaseLost():
             extra = {
                 "holder": error.holder,
-                "locked_at": None if error.locked_at is None else format_moment(error.locked_at),
-                "last_heartbeat_at": None
-                if error.last_heartbeat_at is None
-                else format_moment(error.last_heartbeat_at),
+                "locked_at": shown_moment(error.locked_at),
+                "last_heartbeat_at": shown_moment(error.last_heartbeat_at),
             }
         case errors.InvalidTransition():
             extra = {"job_status": error.status}
@@ -89,7 +87,9 @@ def _problem(
 
 def validation_failed(found: Sequence[Any]) -> errors.ValidationFailed:
     """Pydantic's errors as ours: where, and what."""
-    faults = [(where(fault["loc"]), str(fault["msg"]).removeprefix("Value error, ")) for fault in found]
+    faults = [
+        (where(fault["loc"]), str(fault["msg"]).removeprefix("Value error, ")) for fault in found
+    ]
     listed = "; ".join(f"{place}: {what}" for place, what in faults[:3])
     return errors.ValidationFailed(f"The request is not valid. {listed}", faults)
 
@@ -99,18 +99,15 @@ def where(location: Sequence[str | int]) -> str:
     return ".".join(map(str, location))
 
 
-async def _on_domain_error(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, errors.OrchestratorError)
+async def _on_domain_error(_request: Request, error: errors.OrchestratorError) -> Response:
     return problem_response(error)
 
 
-async def _on_invalid(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
+async def _on_invalid(_request: Request, error: RequestValidationError) -> Response:
     return problem_response(validation_failed(error.errors()))
 
 
-async def _on_router_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
+async def _on_router_error(request: Request, error: HTTPException) -> Response:
     code, title = ROUTER_CODES.get(error.status_code, ("internal-error", "The server failed"))
     detail = f"{request.method} {request.url.path}: {error.detail}"
     return _problem(error.status_code, code, title, detail, headers=error.headers)
@@ -122,10 +119,10 @@ async def _on_any_error(_request: Request, _error: Exception) -> Response:
 
 def map_errors(app: FastAPI) -> None:
     """Install the map."""
-    app.add_exception_handler(errors.OrchestratorError, _on_domain_error)
-    app.add_exception_handler(RequestValidationError, _on_invalid)
-    app.add_exception_handler(HTTPException, _on_router_error)
-    app.add_exception_handler(Exception, _on_any_error)
+    app.exception_handler(errors.OrchestratorError)(_on_domain_error)
+    app.exception_handler(RequestValidationError)(_on_invalid)
+    app.exception_handler(HTTPException)(_on_router_error)
+    app.exception_handler(Exception)(_on_any_error)
 
 
 CODES_BY_STATUS: Final[Mapping[int, Sequence[str]]] = {

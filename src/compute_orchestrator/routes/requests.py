@@ -7,7 +7,7 @@ deadline, and ignores unknown query parameters. `ProtocolRoute` reads first and 
 import asyncio
 import math
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import parse_qsl
@@ -61,7 +61,7 @@ class ProtocolRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         answer = super().get_route_handler()
         takes_body = self.body_field is not None
-        reads_body = takes_body or "GET" not in self.methods
+        reads_body = takes_body or self.methods != {"GET"}
         parameters = _query_names(self)
 
         async def handle(request: Request) -> Response:
@@ -112,21 +112,26 @@ def parse_json(raw: bytes) -> Any:
 
 def _check(value: Any) -> None:
     """Look at every value, level by level, without recursion."""
-    level = [value]
+    level: list[Any] = [value]
     for depth in range(DEEPEST + 1):
         deeper: list[Any] = []
         for one in level:
-            if isinstance(one, dict | list):
-                if depth == DEEPEST:
-                    raise _malformed(f"it is nested deeper than {DEEPEST} levels")
-                if isinstance(one, dict):
-                    deeper.extend(one.keys())
-                    deeper.extend(one.values())
-                else:
-                    deeper.extend(one)
-            else:
+            if not isinstance(one, dict | list):
                 _check_scalar(one)
+            elif depth == DEEPEST:
+                raise _malformed(f"it is nested deeper than {DEEPEST} levels")
+            else:
+                deeper.extend(_members(one))
         level = deeper
+
+
+def _members(container: Any) -> Iterator[Any]:
+    """The keys and values of an object, the items of an array."""
+    if isinstance(container, dict):
+        yield from container
+        yield from container.values()
+    else:
+        yield from container
 
 
 def _check_scalar(value: Any) -> None:

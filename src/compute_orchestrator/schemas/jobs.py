@@ -27,11 +27,13 @@ from compute_orchestrator.schemas.values import (
     to_json,
 )
 
-JSON_VALUE = {"description": "Any JSON."}
+ANY_JSON = "Any JSON."
 
 
 class RetryInput(Input):
-    """Backoff: min(base * factor^(n-1), max) * (1 + jitter * u) seconds before retry n, u in [0, 1)."""
+    """The backoff before retry n: min(base * factor^(n-1), max) * (1 + jitter * u) seconds, with u
+    in [0, 1).
+    """
 
     base_seconds: Seconds | None = Field(None, examples=[1])
     factor: Annotated[float, Field(ge=0, le=1_000)] | None = Field(None, examples=[2])
@@ -117,7 +119,7 @@ class JobOutput(Output):
     id: int
     queue: str
     name: str
-    payload: Any = Field(json_schema_extra=JSON_VALUE)
+    payload: Any = Field(description=ANY_JSON)
     priority: int
     status: Status
     attempt: int = Field(description="How many times it was claimed.")
@@ -133,9 +135,9 @@ class JobOutput(Output):
     last_heartbeat_at: ShownMoment | None
     lease_expires_at: ShownMoment | None
     cancel_requested: bool
-    progress: Any = Field(json_schema_extra=JSON_VALUE)
-    checkpoint: Any = Field(json_schema_extra=JSON_VALUE)
-    result: Any = Field(json_schema_extra=JSON_VALUE)
+    progress: Any = Field(description=ANY_JSON)
+    checkpoint: Any = Field(description=ANY_JSON)
+    result: Any = Field(description=ANY_JSON)
     error: dict[str, Any] | None = Field(
         description="What the last failed attempt reported, also on a job that succeeded later."
     )
@@ -189,9 +191,9 @@ class JobOutput(Output):
 class JobItemOutput(JobOutput):
     """A job in a list: payload, result and checkpoint only where `include` names them."""
 
-    payload: Any = Field(None, json_schema_extra=JSON_VALUE)
-    checkpoint: Any = Field(None, json_schema_extra=JSON_VALUE)
-    result: Any = Field(None, json_schema_extra=JSON_VALUE)
+    payload: Any = Field(None, description=ANY_JSON)
+    checkpoint: Any = Field(None, description=ANY_JSON)
+    result: Any = Field(None, description=ANY_JSON)
 
 
 class JobListOutput(Output):

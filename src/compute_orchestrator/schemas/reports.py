@@ -6,10 +6,10 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field, model_validator
 
 from compute_orchestrator.domain.lease import LeaseKey
+from compute_orchestrator.domain.report import Report, ReportedOutcome, Succeeded
 from compute_orchestrator.domain.retry import Failed, Obeyed, Released
 from compute_orchestrator.domain.values import JobId, LeaseToken
 from compute_orchestrator.schemas.values import Input, Seconds, Segment, ShortText, fits, to_json
-from compute_orchestrator.services.reports import Report, ReportedOutcome, Succeeded
 
 _BELONGS: Mapping[str, frozenset[str]] = {
     "succeeded": frozenset({"result"}),

@@ -80,6 +80,11 @@ def format_moment(moment: Micros) -> str:
     return f"{(_EPOCH + timedelta(microseconds=moment)).isoformat(timespec='microseconds')[:26]}Z"
 
 
+def shown_moment(moment: Micros | None) -> str | None:
+    """A moment that may be missing."""
+    return None if moment is None else format_moment(moment)
+
+
 def to_json(value: Any) -> JsonText:
     """JSON without white space. Numbers stay equal, keys keep their order."""
     return JsonText(json.dumps(value, ensure_ascii=False, separators=(",", ":")))

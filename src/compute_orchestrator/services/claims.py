@@ -42,7 +42,7 @@ class ClaimService:
 
     async def _claim_batch(
         self, session: WriteSession, requests: Sequence[ClaimRequest]
-    ) -> Sequence[Job | None | OrchestratorError]:
+    ) -> Sequence[Job | OrchestratorError | None]:
         repeatable = [request for request in requests if request.request_id is not None]
         before = await claimed_before(session, repeatable) if repeatable else {}
         answers: dict[int, Job | None] = {}

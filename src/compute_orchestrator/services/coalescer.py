@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from compute_orchestrator.db.sessions import WriteSession
+from compute_orchestrator.db.statements.trail import write_trail
 from compute_orchestrator.domain.errors import (
     OrchestratorError,
     Overloaded,
@@ -78,6 +79,13 @@ class Call:
 
 
 Batch = tuple[Operation[Any, Any], list[Call]]
+
+
+def _refuse(turn: Sequence[Batch], detail: str) -> None:
+    """Nobody knows whether this turn took effect: every caller is to ask again."""
+    for _, calls in turn:
+        for call in calls:
+            call.settle(StoreUnavailable(detail))
 
 
 @dataclass(eq=False)
@@ -224,27 +232,28 @@ class Coalescer:
 
     async def _run_turn(self, turn: Sequence[Batch]) -> None:
         try:
-            try:
-                outcomes = await self._together(turn)
-            except StoreUnavailable:
-                raise
-            except Exception:  # noqa: BLE001 - one of the calls is to blame: which?
-                logger.warning("a turn failed over its data, its calls run one by one")
-                outcomes = await self._one_by_one(turn)
+            outcomes = await self._outcomes(turn)
+        except asyncio.CancelledError:
+            _refuse(turn, "The server stopped in the middle of this call.")
+            raise
         except StoreUnavailable as error:
-            for _, calls in turn:
-                for call in calls:
-                    call.settle(StoreUnavailable(error.detail))
-        except BaseException as error:
-            for _, calls in turn:
-                for call in calls:
-                    call.settle(StoreUnavailable("The server stopped in the middle of this call."))
-            if not isinstance(error, Exception):
-                raise
-            logger.exception("a turn failed")
+            _refuse(turn, error.detail)
+        except Exception:
+            logger.exception("a turn failed as a whole")
+            _refuse(turn, "The server failed in the middle of this call.")
         else:
             for call, outcome in outcomes:
                 call.settle(outcome)
+
+    async def _outcomes(self, turn: Sequence[Batch]) -> list[tuple[Call, Any]]:
+        """What came of each call, committed. Raises StoreUnavailable when nothing is known."""
+        try:
+            return await self._together(turn)
+        except StoreUnavailable:
+            raise
+        except Exception:
+            logger.warning("a turn failed over its data; its calls run one by one", exc_info=True)
+        return await self._one_by_one(turn)
 
     async def _together(self, turn: Sequence[Batch]) -> list[tuple[Call, Any]]:
         outcomes: list[tuple[Call, Any]] = []
@@ -263,6 +272,7 @@ class Coalescer:
                     try:
                         async with session.savepoint():
                             (answer,) = await operation.run(session, [call.item])
+                            await write_trail(session)
                     except StoreUnavailable:
                         raise
                     except Exception as error:  # noqa: BLE001 - it is this call's answer

@@ -2,15 +2,18 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from compute_orchestrator.db.clock import Clock, seconds_between
 from compute_orchestrator.db.sessions import WriteSession
 from compute_orchestrator.db.statements.promote import Promoted, next_due, promote_due
-from compute_orchestrator.domain.values import Micros
 from compute_orchestrator.services import ranks
 from compute_orchestrator.services.coalescer import Coalescer, Operation
 from compute_orchestrator.services.transactions import Transactions
 from compute_orchestrator.services.wakeups import Wakeups
+
+if TYPE_CHECKING:
+    from compute_orchestrator.domain.values import Micros
 
 PROMOTE_LIMIT = 1_000
 """Jobs promoted in one transaction."""

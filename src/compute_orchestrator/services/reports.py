@@ -3,8 +3,7 @@
 import json
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import assert_never
+from dataclasses import replace
 
 from compute_orchestrator.db.sessions import WriteSession
 from compute_orchestrator.db.statements.leave import Leaving, leave_running
@@ -26,6 +25,7 @@ from compute_orchestrator.domain.errors import (
 from compute_orchestrator.domain.job import Job
 from compute_orchestrator.domain.lease import LeaseKey
 from compute_orchestrator.domain.lifecycle import Action
+from compute_orchestrator.domain.report import DecidedOutcome, Report, Succeeded
 from compute_orchestrator.domain.retry import Failed, Obeyed, Released, decide
 from compute_orchestrator.domain.values import SERVER, JsonText
 from compute_orchestrator.services import ranks
@@ -35,40 +35,6 @@ from compute_orchestrator.services.workers import WorkerService
 
 CLIENT_GONE = "client-gone"
 """The reason of a release by the server: the claim's connection closed before its answer began."""
-
-
-@dataclass(frozen=True, slots=True)
-class Succeeded:
-    """The attempt ended well."""
-
-    result: JsonText | None = None
-
-
-ReportedOutcome = Succeeded | Failed | Released | Obeyed
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What a lease holder says. `error` goes with a failure."""
-
-    key: LeaseKey
-    worker_id: str
-    outcome: ReportedOutcome
-    error: JsonText | None = None
-
-    @property
-    def action(self) -> Action:
-        match self.outcome:
-            case Succeeded():
-                return Action.SUCCEED
-            case Failed():
-                return Action.FAIL
-            case Released():
-                return Action.RELEASE
-            case Obeyed():
-                return Action.OBEY
-            case _:
-                assert_never(self.outcome)
 
 
 def _size(report: Report) -> int:
@@ -135,41 +101,34 @@ class ReportService:
         reports: Sequence[Report],
         answers: dict[LeaseKey, Job | OrchestratorError],
     ) -> None:
-        to_decide = [report for report in reports if not isinstance(report.outcome, Succeeded)]
+        to_decide = [
+            (report, report.outcome)
+            for report in reports
+            if not isinstance(report.outcome, Succeeded)
+        ]
         if not to_decide:
             return
-        held = await held_jobs(session, [report.key for report in to_decide])
-        leaving: list[Leaving] = []
-        for report in to_decide:
-            if report.key not in held:
-                continue
-            decided = _decide(report, held[report.key])
-            if isinstance(decided, Leaving):
-                leaving.append(decided)
-            else:
-                answers[report.key] = decided
-        left = await leave_running(session, leaving)
-        answers.update(
-            (report.key, left[report.key.job_id])
-            for report in to_decide
-            if report.key.job_id in left and report.key not in answers
-        )
+        held = await held_jobs(session, [report.key for report, _ in to_decide])
+        leaving: dict[LeaseKey, Leaving] = {}
+        for report, outcome in to_decide:
+            if report.key in held:
+                decided = _decide(report, outcome, held[report.key])
+                if isinstance(decided, Leaving):
+                    leaving[report.key] = decided
+                else:
+                    answers[report.key] = decided
+        left = await leave_running(session, list(leaving.values()))
+        answers.update((key, left[key.job_id]) for key in leaving if key.job_id in left)
 
 
-def _decide(report: Report, held: Held) -> Leaving | InvalidTransition:
-    outcome = report.outcome
+def _decide(report: Report, outcome: DecidedOutcome, held: Held) -> Leaving | InvalidTransition:
     if isinstance(outcome, Obeyed) and not held.job.cancel_requested:
         return InvalidTransition(
             f"Nobody asked to cancel job {held.job.id}; release it or report a failure.",
             status=held.job.status,
         )
     if isinstance(outcome, Failed):
-        outcome = Failed(
-            reason=short_reason(report.error),
-            retryable=outcome.retryable,
-            retry_in_seconds=outcome.retry_in_seconds,
-        )
-    assert not isinstance(outcome, Succeeded)
+        outcome = replace(outcome, reason=short_reason(report.error))
     decision = decide(held.job, outcome, held.now, random.random())  # noqa: S311 - jitter
     return Leaving(held.job, decision, report.worker_id, report.error)
 

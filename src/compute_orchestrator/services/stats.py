@@ -83,7 +83,7 @@ def waiting_by_queue(ever: Iterable[Count]) -> dict[str, Waiting]:
         waiting = queues.setdefault(move.queue, Waiting())
         for place, sign in ((move.to_place, 1), (move.from_place, -1)):
             if place in ("queued", "delayed", "running"):
-                setattr(waiting, place, getattr(waiting, place) + sign * move.count)
+                setattr(waiting, place, getattr(waiting, place) + sign * move.jobs)
     return queues
 
 
@@ -92,11 +92,11 @@ def totals(moves: Iterable[Count]) -> Totals:
     total = Totals()
     for move in moves:
         if move.action == Action.CREATE:
-            total.created += move.count
+            total.created += move.jobs
         if move.action == Action.LOSE:
-            total.lost += move.count
+            total.lost += move.jobs
         if move.to_place in FINAL:
-            setattr(total, move.to_place, getattr(total, move.to_place) + move.count)
+            setattr(total, move.to_place, getattr(total, move.to_place) + move.jobs)
         elif move.from_place == Status.RUNNING and move.action in (Action.FAIL, Action.LOSE):
-            total.retried += move.count
+            total.retried += move.jobs
     return total

@@ -4,7 +4,7 @@ What the driver throws becomes `StoreUnavailable`, but for faults of the data, w
 blames on one call.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -15,9 +15,7 @@ from compute_orchestrator.db.statements.trail import write_trail
 from compute_orchestrator.domain.errors import StoreUnavailable
 from compute_orchestrator.services.wakeups import Wakeups
 
-AWAY = (
-    "The store is not available at the moment. Whether a write took effect is not known: ask again."
-)
+AWAY = "The store is not available now. Whether a write took effect is not known: ask again."
 
 
 class Transactions:
@@ -28,7 +26,7 @@ class Transactions:
         self._wakeups = wakeups
 
     @asynccontextmanager
-    async def read(self) -> AsyncIterator[ReadSession]:
+    async def read(self) -> AsyncGenerator[ReadSession]:
         """A snapshot. Raises StoreUnavailable."""
         try:
             async with self._store.reading() as (_, session):
@@ -39,7 +37,7 @@ class Transactions:
             raise StoreUnavailable(AWAY) from error
 
     @asynccontextmanager
-    async def write(self) -> AsyncIterator[WriteSession]:
+    async def write(self) -> AsyncGenerator[WriteSession]:
         """A transaction, committed at the end and rolled back on any error.
 
         Raises StoreUnavailable when the store is in trouble or the commit fails, and the driver's

@@ -1,22 +1,22 @@
 """The index of the lifecycle's SQL: one file an operation, both dialects on one page.
 
-| file         | moves                                  | what its WHERE holds                          |
-|--------------|----------------------------------------|-----------------------------------------------|
-| create.py    | nothing -> queued                      | promise 8: a key names the jobs of one call   |
-| promote.py   | delayed -> claimable (both `queued`)   | only what is due                              |
-| claim.py     | queued -> running                      | promises 2, 7: queued, in order, not paused   |
-| heartbeat.py | extends a lease                        | promise 3: running under this token           |
-| report.py    | running -> succeeded; reads the lease  | promise 3: running under this token           |
-| leave.py     | running -> whatever was decided        | promise 3: running under this token           |
-| reap.py      | finds leases that ran out; the watch   | promise 9: expired, and watched long enough   |
-| cancel.py    | queued -> cancelled; marks the running | the status it was read in                     |
-| retry.py     | final -> queued                        | the status is final                           |
-| prune.py     | deletes finished jobs                  | finished before the cutoff                    |
-| trail.py     | the rows of the trail and the counters | one INSERT a table a transaction              |
-| read.py      | jobs, pages of jobs and events         |                                               |
-| stats.py     | counters: read, fold                   |                                               |
-| queues.py    | pause                                  |                                               |
-| workers.py   | sightings                              |                                               |
+| file         | moves                                | what its WHERE holds                      |
+|--------------|--------------------------------------|-------------------------------------------|
+| create.py    | nothing -> queued                    | promise 8: a key names the jobs of a call |
+| promote.py   | delayed -> claimable (both `queued`) | only what is due                          |
+| claim.py     | queued -> running                    | promises 2, 7: queued, in order, unpaused |
+| heartbeat.py | extends a lease                      | promise 3: running under this token       |
+| report.py    | running -> succeeded; reads leases   | promise 3: running under this token       |
+| leave.py     | running -> whatever was decided      | promise 3: running under this token       |
+| reap.py      | finds expired leases; the watch      | promise 9: expired, watched long enough   |
+| cancel.py    | queued -> cancelled; marks running   | the status it was read in                 |
+| retry.py     | final -> queued                      | the status is final                       |
+| prune.py     | deletes finished jobs                | finished before the cutoff                |
+| trail.py     | writes trail and counters            | one INSERT a table a transaction          |
+| read.py      | jobs, pages of jobs and events       |                                           |
+| stats.py     | counters: read, fold                 |                                           |
+| queues.py    | pause                                |                                           |
+| workers.py   | sightings                            |                                           |
 
 Every operation takes a list. On SQLite the list is one JSON parameter, read through `json_each`;
 JSON values travel in it as strings. Times are microseconds (`domain.values.Micros`).

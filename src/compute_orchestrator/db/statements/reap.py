@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from compute_orchestrator.db.sessions import ReadSession, Statement, WriteSession
-from compute_orchestrator.db.statements.rows import JOB_COLUMNS, job_from
 from compute_orchestrator.db.statements.report import Held
+from compute_orchestrator.db.statements.rows import JOB_COLUMNS, job_from
 from compute_orchestrator.domain.values import Micros
 
 ANY_RUNNING = Statement(

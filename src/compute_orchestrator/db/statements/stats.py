@@ -82,7 +82,7 @@ class Count(NamedTuple):
     action: str
     from_place: str
     to_place: str
-    count: int
+    jobs: int
 
 
 async def counts(session: ReadSession) -> Sequence[Count]:

@@ -40,14 +40,15 @@ class Move:
 
 
 async def write_trail(session: WriteSession) -> None:
-    """Write the session's steps: one row each in the trail, one for each kind in the counters."""
-    if not session.steps:
+    """Write the steps that are not written yet: a row each, and a sum for each kind of move."""
+    steps = session.take_unwritten()
+    if not steps:
         return
-    await session.run(WRITE_EVENTS, events=batch(map(_event, session.steps)))
+    await session.run(WRITE_EVENTS, events=batch(map(_event, steps)))
     count: Counter[Move] = Counter()
     waited: Counter[Move] = Counter()
     ran: Counter[Move] = Counter()
-    for step in session.steps:
+    for step in steps:
         move = _move(step)
         count[move] += 1
         waited[move] += step.waited

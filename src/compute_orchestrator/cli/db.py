@@ -1,0 +1,62 @@
+"""`orc db`: the store's schema. An SQLite file is migrated by `orc serve` itself; this is by hand."""
+
+from typing import Annotated
+
+import typer
+
+from compute_orchestrator.cli.plain import require_server, stop
+from compute_orchestrator.cli.serve import read_settings
+
+db_app = typer.Typer(help="The schema of the store.", no_args_is_help=True)
+
+DatabaseUrl = Annotated[
+    str | None, typer.Option(help="The store.  [ORC_DATABASE_URL, else orc.db in this folder]")
+]
+
+
+@db_app.command("upgrade")
+def upgrade(*, database_url: DatabaseUrl = None) -> None:
+    """Bring the schema to the newest revision, from an empty store too."""
+    require_server("db upgrade")
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from compute_orchestrator.db import migrate
+    from compute_orchestrator.domain.errors import StartupError
+
+    url = read_settings(database_url=database_url).database_url
+    try:
+        before = migrate.current_revision(url)
+        migrate.upgrade(url)
+        after = migrate.current_revision(url)
+    except StartupError as error:
+        stop(error.detail)
+    except (SQLAlchemyError, OSError) as error:
+        stop(f"the store could not be upgraded: {first_line(error)}")
+    if before == after:
+        typer.echo(f"The schema is at {after}, the newest.")
+    else:
+        typer.echo(f"The schema went from {before or 'empty'} to {after}, the newest.")
+
+
+@db_app.command("current")
+def current(*, database_url: DatabaseUrl = None) -> None:
+    """Say which revision the schema is at, and which one this version needs."""
+    require_server("db current")
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from compute_orchestrator.db import migrate
+    from compute_orchestrator.domain.errors import StartupError
+
+    url = read_settings(database_url=database_url).database_url
+    try:
+        now, head = migrate.current_revision(url), migrate.head_revision()
+    except StartupError as error:
+        stop(error.detail)
+    except (SQLAlchemyError, OSError) as error:
+        stop(f"the store could not be read: {first_line(error)}")
+    typer.echo(f"The schema is at {now or 'empty'}; this version needs {head}.")
+
+
+def first_line(error: Exception) -> str:
+    """What went wrong, without the statement and the links that SQLAlchemy adds below."""
+    return str(error).partition("\n")[0]

@@ -1,0 +1,162 @@
+"""How a task ended, and what is reported of it."""
+
+import asyncio
+import math
+import traceback
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from pydantic_core import to_jsonable_python
+
+from compute_orchestrator.client.calls import to_json
+from compute_orchestrator.client.errors import BadInput, ClientError
+from compute_orchestrator.client.models import Json, Status
+from compute_orchestrator.client.reports import Report
+from compute_orchestrator.client.retries import is_passing
+
+LONGEST_SECONDS = 31_536_000
+
+# With six bytes a character at worst, well below the server's 64 KiB for an error.
+LONGEST_TRACEBACK = 8_000
+LONGEST_MESSAGE = 1_000
+LONGEST_TYPE = 200
+
+
+class Retry(Exception):
+    """Raise it to fail this attempt and choose when the next one runs."""
+
+    def __init__(self, reason: str = "", *, in_seconds: float | None = None) -> None:
+        super().__init__(reason or "asked to run again")
+        self.in_seconds = None if in_seconds is None else _check_seconds(in_seconds)
+
+
+class Permanent(Exception):
+    """Raise it to fail the job for good: no retry could do better."""
+
+
+class Snooze(Exception):
+    """Raise it to hand the job back until later; it costs no retry."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"snoozed for {seconds} s")
+        self.seconds = _check_seconds(seconds)
+
+
+class PayloadMismatch(Permanent):
+    """The payload does not fit the task's arguments."""
+
+
+class ResultUnusable(Permanent):
+    """The result can't be sent as JSON."""
+
+
+@dataclass(frozen=True)
+class Returned:
+    result: Json
+
+
+@dataclass(frozen=True)
+class Raised:
+    error: BaseException
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """It ended by asyncio's cancellation."""
+
+    error: asyncio.CancelledError
+
+
+Ended = Returned | Raised | Stopped
+
+
+async def end_of(function: Callable[[], Awaitable[object]]) -> Ended:
+    try:
+        return Returned(_plain(await function()))
+    except asyncio.CancelledError as error:
+        return Stopped(error)
+    except BaseException as error:  # noqa: BLE001 - sys.exit() in a task must not end the worker
+        return Raised(error)
+
+
+def end_of_plain(function: Callable[[], object]) -> Ended:
+    try:
+        return Returned(_plain(function()))
+    except BaseException as error:  # noqa: BLE001 - sys.exit() in a task must not end the worker
+        return Raised(error)
+
+
+def report_of(ended: Ended) -> Report:
+    """What a task that ended by itself has to say."""
+    match ended:
+        case Returned(result):
+            return Report.succeeded(result)
+        case Raised(Snooze() as snooze):
+            return Report.released(run_in_seconds=snooze.seconds)
+        case Raised(Retry() as retry):
+            return Report.failed(describe(retry), retry_in_seconds=retry.in_seconds)
+        case Raised(Permanent() as permanent):
+            return Report.failed(describe(permanent), retryable=False)
+        case Raised(error) | Stopped(error):
+            return Report.failed(describe(error))
+
+
+def second_best(report: Report, refusal: ClientError) -> Report | None:
+    """What to say instead, where the server can't take the result or the error as it is.
+
+    Without it the job would run again, to the same end, until its retries are used up.
+    """
+    if not isinstance(refusal, BadInput) or is_passing(refusal):
+        return None
+    if report.status is Status.SUCCEEDED:
+        error = {"type": "ResultRefused", "message": _shown(refusal.detail, LONGEST_MESSAGE)}
+        return Report.failed(error, retryable=False)
+    if report.status is Status.FAILED and report.error is not None:
+        return Report.failed(
+            retryable=report.retryable is not False, retry_in_seconds=report.retry_in_seconds
+        )
+    return None
+
+
+def describe(error: BaseException) -> dict[str, object]:
+    """The error of a failed attempt, short enough and clean enough to be sent."""
+    kind = _shown(type(error).__qualname__, LONGEST_TYPE)
+    described: dict[str, object] = {"type": kind, "message": _message(error)}
+    own = error.__traceback__ and error.__traceback__.tb_next  # the first frame is of this file
+    if own is not None:
+        lines = "".join(traceback.format_exception(type(error), error, own))
+        described["traceback"] = _clean(lines)[-LONGEST_TRACEBACK:]
+    return described
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return _shown(str(error), LONGEST_MESSAGE)
+    except Exception:  # noqa: BLE001 - a task's error may have a broken __str__
+        return "(its message could not be made)"
+
+
+def _shown(text: str, longest: int) -> str:
+    clean = _clean(text)
+    return clean if len(clean) <= longest else f"{clean[: longest - 1]}…"
+
+
+def _clean(text: str) -> str:
+    """Without what the server refuses in a string: NUL and lone surrogates."""
+    return text.replace("\0", "�").encode(errors="replace").decode()
+
+
+def _plain(result: object) -> Json:
+    try:
+        plain: Json = to_jsonable_python(result)
+        to_json(plain)
+    except Exception as error:
+        kind = type(result).__qualname__
+        raise ResultUnusable(f"a result of type {kind} can't be sent as JSON: {error}") from error
+    return plain
+
+
+def _check_seconds(seconds: float) -> float:
+    if not (math.isfinite(seconds) and 0 <= seconds <= LONGEST_SECONDS):
+        raise ValueError(f"must be 0 to {LONGEST_SECONDS} seconds: {seconds}")
+    return seconds
