@@ -48,8 +48,19 @@ from compute_orchestrator.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-# The order matters where paths overlap: /jobs/claim before /jobs/{id}.
-ROUTERS = (claims, operations, jobs, heartbeats, reports, queues, workers, stats, health)
+# Tried in this order: the busy ones first, and /jobs/reap before /jobs/{id}.
+ROUTERS = (
+    claims.router,
+    reports.router,
+    jobs.busy_router,
+    heartbeats.router,
+    operations.router,
+    jobs.router,
+    queues.router,
+    workers.router,
+    stats.router,
+    health.router,
+)
 
 
 def create_app(settings: Settings | None = None, *, clock: Clock | None = None) -> FastAPI:
@@ -74,8 +85,9 @@ def create_app(settings: Settings | None = None, *, clock: Clock | None = None) 
     app.state.receive_limits = ReceiveLimits(
         settings.max_body_bytes, settings.receive_timeout_seconds
     )
-    for module in ROUTERS:
-        app.include_router(module.router)
+    for router in ROUTERS:
+        # Not include_router, which matches the path of every request in two steps.
+        app.router.routes.extend(router.routes)
     mount_docs(app)
     map_errors(app)
     app.add_middleware(

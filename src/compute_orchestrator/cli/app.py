@@ -1,4 +1,4 @@
-"""`orc`: the commands in one list. Run it as `orc` or as `python -m compute_orchestrator.cli.app`."""
+"""`orc`: its commands in one list. Also `python -m compute_orchestrator.cli.app`."""
 
 from importlib.metadata import version
 from typing import Annotated

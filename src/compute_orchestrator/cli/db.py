@@ -1,4 +1,4 @@
-"""`orc db`: the store's schema. An SQLite file is migrated by `orc serve` itself; this is by hand."""
+"""`orc db`: the schema by hand. An SQLite file is migrated by `orc serve` itself."""
 
 from typing import Annotated
 

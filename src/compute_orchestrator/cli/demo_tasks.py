@@ -4,26 +4,39 @@ import ast
 import os
 import sysconfig
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypedDict
+from typing import Final
+
+from compute_orchestrator.client import Worker
 
 QUEUE: Final = "demo"
 TASK: Final = "count-python-file"
 URL_VARIABLE: Final = "ORC_DEMO_URL"
 NAME_VARIABLE: Final = "ORC_DEMO_WORKER"
 LEASE_SECONDS: Final = 3
+CONCURRENCY: Final = 2  # one file is parsed while the answer for another is on its way
+
+app = Worker(
+    os.environ.get(URL_VARIABLE, "http://127.0.0.1:8000"),
+    queues=[QUEUE],
+    concurrency=CONCURRENCY,
+    lease_seconds=LEASE_SECONDS,
+    worker_id=os.environ.get(NAME_VARIABLE),
+)
 
 
-class FileCount(TypedDict):
+@dataclass(frozen=True, slots=True)
+class FileCount:
     """The result of one job. Where the file does not parse, `fault` says why."""
 
     path: str
     lines: int
-    functions: int
-    classes: int
-    imports: int
-    modules: list[str]
-    fault: str | None
+    functions: int = 0
+    classes: int = 0
+    imports: int = 0
+    modules: tuple[str, ...] = ()
+    fault: str | None = None
 
 
 def library() -> Path:
@@ -42,17 +55,15 @@ def library_files() -> list[str]:
     )
 
 
+@app.task(TASK)
 def count_file(path: str) -> FileCount:
-    """Count lines, functions, classes and imports. A file that does not parse is data, no failure."""
+    """Count what is in the file. One that does not parse is data, no failure."""
     source = (library() / path).read_bytes()
     lines = len(source.splitlines())
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError) as error:
-        fault = f"{type(error).__name__}: {error}"
-        return FileCount(
-            path=path, lines=lines, functions=0, classes=0, imports=0, modules=[], fault=fault
-        )
+        return FileCount(path=path, lines=lines, fault=f"{type(error).__name__}: {error}")
     functions = classes = imports = 0
     modules: set[str] = set()
     for node in ast.walk(tree):
@@ -72,8 +83,7 @@ def count_file(path: str) -> FileCount:
         functions=functions,
         classes=classes,
         imports=imports,
-        modules=sorted(modules),
-        fault=None,
+        modules=tuple(sorted(modules)),
     )
 
 

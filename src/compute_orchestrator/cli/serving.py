@@ -61,10 +61,10 @@ class Server(uvicorn.Server):
         self._settings = settings
         self._opened = AsyncExitStack()
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002 - uvicorn gives none
+        lifespan = self._app.router.lifespan_context(self._app)
         try:
-            state = await self._opened.enter_async_context(self._app.router.lifespan_context(self._app))
-            self.lifespan.state.update(state or {})
+            self.lifespan.state.update(await self._opened.enter_async_context(lifespan) or {})
             listener = listen(self._settings.host, self._settings.port)
             await super().startup([listener])
         except BaseException:

@@ -16,6 +16,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 from compute_orchestrator.db.clock import Clock, SystemClock
+from compute_orchestrator.db.driver import connect
 from compute_orchestrator.db.owner import OwnerLock
 from compute_orchestrator.db.sessions import ReadSession, WriteSession
 from compute_orchestrator.domain.errors import UnsupportedStore
@@ -106,7 +107,7 @@ def sqlite_engine(
         pool_size=size,
         max_overflow=0,
         pool_timeout=POOL_TIMEOUT_SECONDS,
-        connect_args={"isolation_level": None},
+        async_creator=lambda: connect(Path(url.database or "")),
     )
 
     def on_connect(connection: Any, _record: Any) -> None:

@@ -5,6 +5,8 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 
 from compute_orchestrator.domain.errors import ValidationFailed
 
+LARGEST_ID = 2**63 - 1
+
 
 def encode_cursor(kind: str, after_id: int) -> str:
     """The cursor of a page that goes on after this id. `kind` names the listing and its order."""
@@ -20,7 +22,9 @@ def decode_cursor(kind: str, cursor: str) -> int:
         padded = cursor + "=" * (-len(cursor) % 4)
         made_for, _, after_id = urlsafe_b64decode(padded.encode("ascii")).decode().partition(":")
         if made_for == kind and after_id.isascii() and after_id.isdigit() and len(after_id) < 20:
-            return int(after_id)
+            number = int(after_id)
+            if number <= LARGEST_ID:
+                return number
     except (binascii.Error, UnicodeError):
         pass
     raise ValidationFailed(

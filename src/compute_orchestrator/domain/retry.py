@@ -31,7 +31,7 @@ class RetryPolicy:
         try:
             delay = self.base_seconds * self.factor ** (n - 1)
         except OverflowError:
-            delay = self.max_seconds
+            delay = self.max_seconds if self.base_seconds else 0.0
         return min(delay, self.max_seconds) * (1 + self.jitter * chance)
 
 

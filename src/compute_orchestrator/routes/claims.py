@@ -3,12 +3,12 @@
 from fastapi import APIRouter, Request, Response
 
 from compute_orchestrator.routes.deps import Wired
+from compute_orchestrator.routes.direct import DirectRoute
 from compute_orchestrator.routes.problems import problems
-from compute_orchestrator.routes.requests import ProtocolRoute
 from compute_orchestrator.schemas.claims import ClaimInput, ClaimOutput
 from compute_orchestrator.schemas.jobs import job_json
 
-router = APIRouter(tags=["workers"], route_class=ProtocolRoute)
+router = APIRouter(tags=["workers"], route_class=DirectRoute)
 
 
 @router.post(

@@ -4,8 +4,8 @@ from fastapi import APIRouter, Response
 
 from compute_orchestrator.domain.values import JobId
 from compute_orchestrator.routes.deps import Limits, Wired
+from compute_orchestrator.routes.direct import DirectRoute
 from compute_orchestrator.routes.problems import problems
-from compute_orchestrator.routes.requests import ProtocolRoute
 from compute_orchestrator.schemas.heartbeats import (
     HeartbeatInput,
     HeartbeatOutput,
@@ -13,7 +13,7 @@ from compute_orchestrator.schemas.heartbeats import (
 )
 from compute_orchestrator.schemas.values import PathId
 
-router = APIRouter(tags=["workers"], route_class=ProtocolRoute)
+router = APIRouter(tags=["workers"], route_class=DirectRoute)
 
 
 @router.post(

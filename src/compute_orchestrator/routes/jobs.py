@@ -11,6 +11,7 @@ from compute_orchestrator.domain.errors import ValidationFailed
 from compute_orchestrator.domain.listing import JobFilter
 from compute_orchestrator.domain.values import JobId, Micros
 from compute_orchestrator.routes.deps import Limits, Wired
+from compute_orchestrator.routes.direct import DirectRoute
 from compute_orchestrator.routes.problems import problems
 from compute_orchestrator.routes.requests import CheckedRequest, ProtocolRoute
 from compute_orchestrator.schemas.jobs import (
@@ -27,11 +28,13 @@ from compute_orchestrator.schemas.values import PathId, check_name
 from compute_orchestrator.services.jobs import CreateCall
 
 router = APIRouter(tags=["jobs"], route_class=ProtocolRoute)
-
 HEAVY = frozenset({"payload", "result", "checkpoint"})
 
 
-@router.post(
+busy_router = APIRouter(tags=["jobs"], route_class=DirectRoute)
+
+
+@busy_router.post(
     "/jobs",
     operation_id="create_job",
     summary="Create a job",

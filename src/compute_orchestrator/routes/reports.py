@@ -4,13 +4,13 @@ from fastapi import APIRouter, Response
 
 from compute_orchestrator.domain.values import JobId
 from compute_orchestrator.routes.deps import Limits, Wired
+from compute_orchestrator.routes.direct import DirectRoute
 from compute_orchestrator.routes.problems import problems
-from compute_orchestrator.routes.requests import ProtocolRoute
 from compute_orchestrator.schemas.jobs import JobOutput, job_json
 from compute_orchestrator.schemas.reports import ReportInput
 from compute_orchestrator.schemas.values import PathId
 
-router = APIRouter(tags=["workers"], route_class=ProtocolRoute)
+router = APIRouter(tags=["workers"], route_class=DirectRoute)
 
 
 @router.patch(

@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
@@ -62,16 +63,36 @@ class ProtocolRoute(APIRoute):
         answer = super().get_route_handler()
         takes_body = self.body_field is not None
         reads_body = takes_body or self.methods != {"GET"}
-        parameters = _query_names(self)
 
         async def handle(request: Request) -> Response:
-            if request.scope["query_string"]:
-                _refuse_unknown(request, parameters)
+            self.refuse_unknown_query(request)
             if reads_body:
                 request = await read_request(request, takes_body=takes_body)
             return await answer(request)
 
         return handle
+
+    @cached_property
+    def query_names(self) -> frozenset[str]:
+        """The query parameters that this route takes, those of its query models too."""
+        names: set[str] = set()
+        for field in self.dependant.query_params:
+            model_fields = getattr(field.field_info.annotation, "model_fields", None)
+            names.update(model_fields or [field.alias])
+        return frozenset(names)
+
+    def refuse_unknown_query(self, request: Request) -> None:
+        """Raises ValidationFailed."""
+        query = request.scope["query_string"]
+        if not query:
+            return
+        given = {name for name, _ in parse_qsl(query.decode("latin-1"), keep_blank_values=True)}
+        unknown = sorted(given - self.query_names)
+        if unknown:
+            raise ValidationFailed(
+                "The query has parameters that this request does not take.",
+                [(f"query.{name}", "is not known") for name in unknown],
+            )
 
 
 async def read_request(request: Request, *, takes_body: bool) -> CheckedRequest:
@@ -189,23 +210,3 @@ def _is_json(content_type: str) -> bool:
     kind, _, parameters = content_type.partition(";")
     charset = parameters.strip().lower().replace('"', "").replace(" ", "")
     return kind.strip().lower() == "application/json" and charset in ("", "charset=utf-8")
-
-
-def _query_names(route: APIRoute) -> frozenset[str]:
-    """The query parameters that a route takes, those of its query models too."""
-    names: set[str] = set()
-    for field in route.dependant.query_params:
-        annotation = field.field_info.annotation
-        model_fields = getattr(annotation, "model_fields", None)
-        names.update(model_fields or [field.alias])
-    return frozenset(names)
-
-
-def _refuse_unknown(request: Request, parameters: frozenset[str]) -> None:
-    query = request.scope["query_string"].decode("latin-1")
-    unknown = sorted({name for name, _ in parse_qsl(query, keep_blank_values=True)} - parameters)
-    if unknown:
-        raise ValidationFailed(
-            "The query has parameters that this request does not take.",
-            [(f"query.{name}", "is not known") for name in unknown],
-        )

@@ -13,6 +13,8 @@ from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from compute_orchestrator.db.sessions import WriteSession
 from compute_orchestrator.db.statements.trail import write_trail
 from compute_orchestrator.domain.errors import (
@@ -95,9 +97,12 @@ class Lane:
     waiting: dict[Operation[Any, Any], deque[Call]] = field(default_factory=dict)
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     idle: asyncio.Event = field(default_factory=asyncio.Event)
+    turns: int = 0
+    """How many transactions are in flight."""
 
     def add(self, operation: Operation[Any, Any], call: Call) -> None:
         self.waiting.setdefault(operation, deque()).append(call)
+        self.idle.clear()
         self.arrived.set()
 
     def count(self) -> int:
@@ -224,11 +229,13 @@ class Coalescer:
         while True:
             turn = lane.take_turn()
             if turn:
+                lane.turns += 1
                 await self._run_turn(turn)
+                lane.turns -= 1
             elif not lane.arrived.is_set():
-                lane.idle.set()
+                if not lane.turns:
+                    lane.idle.set()
                 await lane.arrived.wait()
-                lane.idle.clear()
 
     async def _run_turn(self, turn: Sequence[Batch]) -> None:
         try:
@@ -275,6 +282,11 @@ class Coalescer:
                             await write_trail(session)
                     except StoreUnavailable:
                         raise
+                    except SQLAlchemyError as error:
+                        # In other trouble SQLite may have ended the whole transaction.
+                        if not self._transactions.is_fault_of_data(error):
+                            raise
+                        answer = error
                     except Exception as error:  # noqa: BLE001 - it is this call's answer
                         answer = error
                     outcomes.append((call, answer))

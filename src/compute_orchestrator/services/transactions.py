@@ -4,6 +4,7 @@ What the driver throws becomes `StoreUnavailable`, but for faults of the data, w
 blames on one call.
 """
 
+import logging
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -15,6 +16,8 @@ from compute_orchestrator.db.statements.trail import write_trail
 from compute_orchestrator.domain.errors import StoreUnavailable
 from compute_orchestrator.services.wakeups import Wakeups
 
+logger = logging.getLogger(__name__)
+
 AWAY = "The store is not available now. Whether a write took effect is not known: ask again."
 
 
@@ -25,6 +28,10 @@ class Transactions:
         self._store = store
         self._wakeups = wakeups
 
+    def is_fault_of_data(self, error: Exception) -> bool:
+        """Whether a statement failed over its data, and the transaction can go on without it."""
+        return self._store.is_fault_of_data(error)
+
     @asynccontextmanager
     async def read(self) -> AsyncGenerator[ReadSession]:
         """A snapshot. Raises StoreUnavailable."""
@@ -32,9 +39,9 @@ class Transactions:
             async with self._store.reading() as (_, session):
                 yield session
         except SQLAlchemyError as error:
-            if self._store.is_fault_of_data(error):
+            if self.is_fault_of_data(error):
                 raise
-            raise StoreUnavailable(AWAY) from error
+            raise _away(error) from error
 
     @asynccontextmanager
     async def write(self) -> AsyncGenerator[WriteSession]:
@@ -55,9 +62,15 @@ class Transactions:
                     await transaction.commit()
                 except SQLAlchemyError as error:
                     await transaction.rollback()
-                    raise StoreUnavailable(AWAY) from error
+                    raise _away(error) from error
         except SQLAlchemyError as error:
-            if self._store.is_fault_of_data(error):
+            if self.is_fault_of_data(error):
                 raise
-            raise StoreUnavailable(AWAY) from error
+            raise _away(error) from error
         self._wakeups.announce(session.steps)
+
+
+def _away(error: SQLAlchemyError) -> StoreUnavailable:
+    """Log the cause, which the caller is not told."""
+    logger.warning("the store is not available: %s", getattr(error, "orig", None) or error)
+    return StoreUnavailable(AWAY)

@@ -33,7 +33,7 @@ CLAIM = Statement(
                held_seconds = pick.held_seconds,
                locked_at = :now,
                last_heartbeat_at = :now,
-               lease_expires_at = :now + CAST(pick.held_seconds * 1000000 AS INTEGER),
+               lease_expires_at = :now + CAST(round(pick.held_seconds * 1000000) AS INTEGER),
                updated_at = :now
           FROM (SELECT numbered.id, numbered.slot,
                        min(coalesce(numbered.slot ->> 'lease_seconds',

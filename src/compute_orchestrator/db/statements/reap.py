@@ -33,7 +33,7 @@ EXPIRED = Statement(
           FROM jobs
          WHERE status = 'running'
            AND lease_expires_at <= :now
-           AND :since + CAST(held_seconds * 1000000 AS INTEGER) <= :now
+           AND :since + CAST(round(held_seconds * 1000000) AS INTEGER) <= :now
          ORDER BY id LIMIT :n
     """,
 )

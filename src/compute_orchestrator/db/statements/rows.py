@@ -15,8 +15,8 @@ _STATUS = {status.value: status for status in Status}
 # The expiry that a sign of life brings: never earlier than it was, never past the attempt's time.
 EXTENDED_LEASE_SQLITE = """
     max(lease_expires_at,
-        min(:now + CAST(held_seconds * 1000000 AS INTEGER),
-            locked_at + CAST(coalesce(timeout_seconds, 1e9) * 1000000 AS INTEGER)))
+        min(:now + CAST(round(held_seconds * 1000000) AS INTEGER),
+            locked_at + CAST(round(coalesce(timeout_seconds, 1e9) * 1000000) AS INTEGER)))
 """
 
 

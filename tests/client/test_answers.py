@@ -1,0 +1,190 @@
+"""What the client makes of answers, also of those that no server of ours would give."""
+
+import asyncio
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from compute_orchestrator.client import ClientError, OrchestratorClient, Patience, Problem, errors
+from compute_orchestrator.client.errors import BY_CODE
+from compute_orchestrator.client.retries import Backoff, parse_retry_after
+from compute_orchestrator.domain import errors as server_errors
+from tests.client.wires import answering
+from tests.conftest import URL
+
+QUICK = Patience(attempts=3, first_wait_seconds=0, jitter_seconds=0)
+JOB: dict[str, Any] = {"id": 1, "queue": "q", "name": "n", "status": "queued"}
+
+
+def client_of(*answers: httpx.Response, patience: Patience = QUICK) -> OrchestratorClient:
+    """A client whose server gives these answers in turn, the last one for ever."""
+    left = list(answers)
+    transport = answering(lambda _: left.pop(0) if len(left) > 1 else left[0])
+    return OrchestratorClient(URL, patience=patience, transport=transport)
+
+
+def problem(status: int, **fields: object) -> httpx.Response:
+    return httpx.Response(status, json={"status": status, "detail": "so it is", **fields})
+
+
+async def test_unknown_fields_and_statuses_pass() -> None:
+    answer = httpx.Response(200, json={**JOB, "status": "blocked", "new": {"a": 1}})
+    job = await client_of(answer).get(1)
+    assert (job.status, job.is_final) == ("blocked", False)
+    assert job.model_extra == {"new": {"a": 1}}
+
+
+@pytest.mark.parametrize("code", sorted(BY_CODE))
+async def test_a_problem_becomes_the_class_of_its_code(code: str) -> None:
+    with pytest.raises(BY_CODE[code], match="so it is") as raised:
+        await client_of(problem(418, code=code)).get(1)
+    assert (raised.value.status, raised.value.code) == (418, code)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, errors.BadInput),
+        (404, errors.NotFound),
+        (409, errors.Conflict),
+        (410, errors.BadRequest),
+        (429, errors.BadRequest),
+        (502, errors.ServerFailed),
+        (503, errors.Unavailable),
+    ],
+)
+async def test_an_unknown_code_becomes_the_class_of_its_status(
+    status: int, kind: type[Problem]
+) -> None:
+    with pytest.raises(Problem) as raised:
+        await client_of(problem(status, code="brand-new")).get(1)
+    assert (type(raised.value), raised.value.code) == (kind, "brand-new")
+
+
+def test_the_client_knows_every_code_of_the_server() -> None:
+    def below(kind: type[Exception]) -> set[type[Exception]]:
+        return {kind}.union(*(below(child) for child in kind.__subclasses__()))
+
+    startup = below(server_errors.StartupError)
+    codes = {vars(kind).get("code") for kind in below(server_errors.OrchestratorError) - startup}
+    assert codes - {None} <= set(BY_CODE)
+
+
+async def test_a_page_of_a_proxy_is_a_problem_without_a_code() -> None:
+    with pytest.raises(errors.ServerFailed) as raised:
+        await client_of(httpx.Response(502, text="<html>Bad Gateway</html>")).get(1)
+    assert (raised.value.code, raised.value.status) == (None, 502)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        httpx.Response(200, text="<html>Welcome</html>"),
+        httpx.Response(200, json={"id": "x"}),
+        httpx.Response(200, json=[]),
+        httpx.Response(204),
+        httpx.Response(307, headers={"Location": "https://elsewhere.example"}),
+    ],
+)
+async def test_an_answer_of_another_kind_of_server_is_told_apart(answer: httpx.Response) -> None:
+    with pytest.raises(errors.UnusableAnswer):
+        await client_of(answer).get(1)
+
+
+async def test_an_unusable_answer_does_not_tell_the_token() -> None:
+    answer = httpx.Response(200, json={**JOB, "lease_token": "secret-token", "locked_by": "w"})
+    with pytest.raises(errors.UnusableAnswer) as raised:
+        await client_of(answer).claim("w")
+    assert "secret-token" not in str(raised.value)
+
+
+async def test_server_errors_are_asked_again_and_refusals_are_not() -> None:
+    passing = [problem(500), problem(502)]
+    assert (await client_of(*passing, httpx.Response(200, json=JOB)).get(1)).id == 1
+    with pytest.raises(errors.JobNotFound):
+        await client_of(problem(404, code="job-not-found"), httpx.Response(200, json=JOB)).get(1)
+
+
+async def test_the_wait_of_a_503_is_kept() -> None:
+    busy = httpx.Response(503, json={"code": "overloaded"}, headers={"Retry-After": "1"})
+    client = client_of(busy, httpx.Response(200, json=JOB))
+    loop = asyncio.get_running_loop()
+    start = loop.time()
+    await client.get(1)
+    assert loop.time() - start >= 1
+
+
+async def test_a_wait_longer_than_the_patience_is_left_to_the_caller() -> None:
+    busy = httpx.Response(503, json={"code": "overloaded"}, headers={"Retry-After": "900"})
+    with pytest.raises(errors.Overloaded) as raised:
+        await client_of(busy).get(1)
+    assert raised.value.retry_after_seconds == 900
+
+
+async def test_a_call_is_given_up_after_its_attempts() -> None:
+    calls: list[str] = []
+
+    def refuse(request: httpx.Request) -> httpx.Response:
+        calls.append(request.headers["Idempotency-Key"])
+        raise httpx.ConnectError("refused", request=request)
+
+    client = OrchestratorClient(URL, patience=QUICK, transport=answering(refuse))
+    with pytest.raises(errors.ConnectFailed):
+        await client.create("resize")
+    assert len(calls) == 3
+    assert len(set(calls)) == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [
+        (httpx.ConnectTimeout(""), errors.ConnectFailed),
+        (httpx.ReadTimeout(""), errors.CallTimedOut),
+        (httpx.ReadError(""), errors.ConnectionBroken),
+        (httpx.RemoteProtocolError(""), errors.ConnectionBroken),
+        (httpx.DecodingError(""), errors.UnusableAnswer),
+    ],
+)
+async def test_no_answer_says_why(fault: httpx.HTTPError, kind: type[ClientError]) -> None:
+    def fail(_: httpx.Request) -> httpx.Response:
+        raise fault
+
+    client = OrchestratorClient(URL, patience=QUICK, transport=answering(fail))
+    with pytest.raises(kind, match=r"^GET http://127\.0\.0\.1:8000/jobs/1: "):
+        await client.get(1)
+
+
+async def test_what_is_no_json_is_refused_before_it_is_sent() -> None:
+    sent: list[httpx.Request] = []
+
+    def remember(request: httpx.Request) -> httpx.Response:
+        sent.append(request)
+        return httpx.Response(201, json=JOB)
+
+    client = OrchestratorClient(URL, transport=answering(remember))
+    for payload in (float("nan"), float("inf"), "\ud800", object()):
+        with pytest.raises(ValueError):  # noqa: PT011 - each has words of its own
+            await client.create("resize", payload)
+    assert sent == []
+    await client.create("resize", {"a": 1})
+    assert json.loads(sent[0].content) == {"name": "resize", "payload": {"a": 1}}
+
+
+def test_retry_after_is_seconds_or_a_date() -> None:
+    assert parse_retry_after("7") == 7
+    assert parse_retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0
+    assert parse_retry_after("soon") is None
+    assert parse_retry_after(None) is None
+
+
+def test_a_backoff_grows_to_its_limit_and_keeps_a_longer_wait_that_was_asked_for() -> None:
+    backoff = Backoff(1, 4)
+    for longest in (1, 2, 4, 4):
+        assert longest / 2 <= backoff.wait() <= longest
+    backoff.reset()
+    asked = errors.Overloaded("", status=503, retry_after_seconds=3)
+    assert backoff.wait_after(asked) == 3
+    endless = errors.Overloaded("", status=503, retry_after_seconds=3600)
+    assert backoff.wait_after(endless) == 4

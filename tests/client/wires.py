@@ -1,0 +1,192 @@
+"""What stands between the SDK and the server in these tests: transports that remember, and a proxy
+on a real socket that loses answers.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Self
+
+import httpx
+
+from compute_orchestrator.client import Worker
+from tests.conftest import World
+
+LOCAL = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A call that was answered, or whose answer was lost (`status` None)."""
+
+    method: str
+    path: str
+    body: Any
+    headers: dict[str, str]
+    status: int | None
+
+    def is_like(self, call: str) -> bool:
+        """`call` is a method and the end of a path: `POST /claim`."""
+        method, _, end = call.partition(" ")
+        return self.method == method and self.path.endswith(end)
+
+
+class Record:
+    """What was exchanged so far; a test waits here for what is to come."""
+
+    def __init__(self) -> None:
+        self._exchanges: list[Exchange] = []
+        self._grew = asyncio.Condition()
+
+    def of(self, call: str) -> list[Exchange]:
+        return [exchange for exchange in self._exchanges if exchange.is_like(call)]
+
+    async def add(self, exchange: Exchange) -> None:
+        async with self._grew:
+            self._exchanges.append(exchange)
+            self._grew.notify_all()
+
+    async def until(self, call: str, times: int = 1, status: int | None = None) -> list[Exchange]:
+        """Wait for so many such exchanges, answered with `status` if that is given."""
+
+        def found() -> list[Exchange]:
+            return [e for e in self.of(call) if status is None or e.status == status]
+
+        async with asyncio.timeout(20), self._grew:
+            await self._grew.wait_for(lambda: len(found()) >= times)
+            return found()
+
+
+class Wire(httpx.AsyncBaseTransport):
+    """To a server in this process, with a record."""
+
+    def __init__(self, world: World) -> None:
+        self.record = Record()
+        self._inner = httpx.ASGITransport(world.app, client=(LOCAL, 50_001))
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        response = await self._inner.handle_async_request(request)
+        await self.record.add(
+            Exchange(
+                request.method,
+                request.url.path,
+                json.loads(request.content or b"null"),
+                dict(request.headers),
+                response.status_code,
+            )
+        )
+        return response
+
+
+class Proxy:
+    """Forwards HTTP/1.1 to a server, and loses what it is told to lose."""
+
+    def __init__(self, upstream_port: int) -> None:
+        self.record = Record()
+        self._upstream_port = upstream_port
+        self._losing: dict[str, int] = {}
+        self._server: asyncio.Server | None = None
+        self._open: set[asyncio.StreamWriter] = set()
+        self._port = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://{LOCAL}:{self._port}"
+
+    def lose(self, call: str, times: int = 1) -> None:
+        """Cut the connection after the server did such a call, before its answer is passed on."""
+        self._losing[call] = times
+
+    async def come(self) -> Self:
+        """Listen; again on the same port after `go_away()`."""
+        self._server = await asyncio.start_server(self._serve, LOCAL, self._port)
+        self._port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def go_away(self) -> None:
+        """Refuse connections and break those that are open."""
+        assert self._server is not None
+        self._server.close()
+        for writer in list(self._open):
+            writer.transport.abort()
+        await self._server.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._open.add(writer)
+        upstream_reader, upstream = await asyncio.open_connection(LOCAL, self._upstream_port)
+        try:
+            while await self._exchange(reader, writer, upstream_reader, upstream):
+                pass
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            self._open.discard(writer)
+            writer.transport.abort()
+            upstream.transport.abort()
+
+    async def _exchange(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        upstream_reader: asyncio.StreamReader,
+        upstream: asyncio.StreamWriter,
+    ) -> bool:
+        """One request and its answer. False where the connection is to be cut."""
+        head, headers, body = await _message(reader)
+        method, path, _ = head.split(b"\r\n")[0].decode().split(" ")
+        upstream.write(head + body)
+        answer_head, _, answer_body = await _message(upstream_reader)
+        status = int(answer_head.split(b" ")[1])
+        exchange = Exchange(
+            method, path.partition("?")[0], json.loads(body or b"null"), headers, status
+        )
+        lost = self._loses(exchange)
+        if lost:
+            exchange = Exchange(method, exchange.path, exchange.body, headers, None)
+        else:
+            writer.write(answer_head + answer_body)
+            await writer.drain()
+        await self.record.add(exchange)
+        return not lost
+
+    def _loses(self, exchange: Exchange) -> bool:
+        for call, times in self._losing.items():
+            if times > 0 and exchange.is_like(call):
+                self._losing[call] = times - 1
+                return True
+        return False
+
+
+async def _message(reader: asyncio.StreamReader) -> tuple[bytes, dict[str, str], bytes]:
+    head = await reader.readuntil(b"\r\n\r\n")
+    lines = [line.decode().partition(":") for line in head.split(b"\r\n")[1:] if line]
+    headers = {name.lower(): value.strip() for name, _, value in lines}
+    return head, headers, await reader.readexactly(int(headers.get("content-length", 0)))
+
+
+@asynccontextmanager
+async def proxy_to(port: int) -> AsyncGenerator[Proxy]:
+    proxy = await Proxy(port).come()
+    try:
+        yield proxy
+    finally:
+        await proxy.go_away()
+
+
+def answering(handler: Callable[[httpx.Request], httpx.Response]) -> httpx.MockTransport:
+    """A server that says what a test wants it to say."""
+    return httpx.MockTransport(handler)
+
+
+@asynccontextmanager
+async def working(app: Worker) -> AsyncGenerator[None]:
+    """The worker works inside, and has stopped in good order after it."""
+    serving = asyncio.create_task(app.serve())
+    try:
+        yield
+    finally:
+        app.stop()
+        async with asyncio.timeout(20):
+            await serving
