@@ -11,7 +11,7 @@ from bench.machine import Machine
 from bench.outcome import Outcome, Series
 
 # Wide enough for the tables where the output is no terminal.
-WIDTH = 170
+WIDTH = 180
 
 
 def console() -> Console:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from bench.measurement import Measurement
 from bench.outcome import Outcome, compare
 from bench.scenarios.turns import Options, fill_queue, in_turns, measure_for_seconds
-from bench.subjects import Server, ceiling, fixed, ours
+from bench.subjects import Server, ceiling, ours
 
 
 def run(options: Options) -> Outcome:
@@ -15,7 +15,7 @@ def run(options: Options) -> Outcome:
         fill_queue(server, single)
         return measure_for_seconds(server, "claim+report", single)
 
-    subjects = [ours(options.directory / "alone.db"), ceiling(), fixed()]
+    subjects = [ours(options.directory / "alone.db"), ceiling()]
     pairs = in_turns("claim+report", subjects, single, measure)
     series = [pair.only(step) for pair in pairs for step in ("claim", "report")]
     claim = compare(

@@ -29,8 +29,9 @@ class OneHopConnection(aiosqlite.Connection):
 
     async def run(self, sql: str, parameters: Sequence[Any]) -> "Fetched":
         """Execute a statement and fetch all of its rows in the connection's thread."""
-        execute: Callable[..., Awaitable[Fetched]] = self._execute
-        return await execute(_run, self._conn, sql, parameters)
+        # aiosqlite has no types for the one method that runs a function in its thread.
+        in_thread: Callable[..., Awaitable[Fetched]] = getattr(self, "_execute")  # noqa: B009
+        return await in_thread(_run, self._conn, sql, parameters)
 
     async def rollback(self) -> None:
         """No hop where there is nothing to roll back: each return to the pool asks for it."""
