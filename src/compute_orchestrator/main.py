@@ -27,6 +27,7 @@ from compute_orchestrator.routes import (
 from compute_orchestrator.routes.deps import Services, SizeLimits
 from compute_orchestrator.routes.docs import mount_docs
 from compute_orchestrator.routes.gate import Gate
+from compute_orchestrator.routes.openapi import describe
 from compute_orchestrator.routes.problems import map_errors
 from compute_orchestrator.routes.requests import ReceiveLimits
 from compute_orchestrator.services.claims import ClaimService
@@ -89,6 +90,7 @@ def create_app(settings: Settings | None = None, *, clock: Clock | None = None) 
         # Not include_router, which matches the path of every request in two steps.
         app.router.routes.extend(router.routes)
     mount_docs(app)
+    describe(app)
     map_errors(app)
     app.add_middleware(
         Gate, allowed_hosts=settings.allowed_hosts, insecure_open=settings.insecure_open

@@ -137,6 +137,13 @@ async def test_a_call_is_given_up_after_its_attempts() -> None:
     assert len(set(calls)) == 1
 
 
+async def test_a_long_trail_is_read_page_by_page() -> None:
+    event = {"action": "claim", "at": "2026-11-23T21:45:47.000000Z"}
+    first = httpx.Response(200, json={"events": [{**event, "id": 1}], "next_cursor": "c"})
+    last = httpx.Response(200, json={"events": [{**event, "id": 2}], "next_cursor": None})
+    assert [event.id for event in await client_of(first, last).events(1)] == [1, 2]
+
+
 @pytest.mark.parametrize(
     ("fault", "kind"),
     [

@@ -11,6 +11,7 @@ from compute_orchestrator.client import Context, OrchestratorClient, Patience, W
 from compute_orchestrator.client.models import Job, Status
 from tests.client.wires import LOCAL, Proxy, answering, working
 
+LEASE_SECONDS = 1.5
 QUICK = Patience(attempts=3, first_wait_seconds=0.01, jitter_seconds=0)
 
 
@@ -173,8 +174,9 @@ async def test_a_lease_whose_answer_was_lost_is_handed_back_when_the_worker_stop
 
 
 async def test_a_busy_thread_keeps_its_lease_for_three_leases(
-    app: Worker, straight: OrchestratorClient, proxy: Proxy
+    straight: OrchestratorClient, proxy: Proxy
 ) -> None:
+    app = Worker(proxy.url, lease_seconds=LEASE_SECONDS)
     enough = threading.Event()
 
     @app.task("task")
@@ -186,11 +188,14 @@ async def test_a_busy_thread_keeps_its_lease_for_three_leases(
 
     async with straight:
         job = await straight.create("task")
+        proxy.lose("POST /heartbeat")
         async with working(app):
             beats = await proxy.record.until("POST /heartbeat", status=200)
             held = await straight.get(job.id)
-            while held.last_heartbeat_at is None or _since_claim(held) < 3:
-                beats = await proxy.record.until("POST /heartbeat", times=len(beats) + 1)
+            while held.last_heartbeat_at is None or _since_claim(held) < 3 * LEASE_SECONDS:
+                beats = await proxy.record.until(
+                    "POST /heartbeat", times=len(beats) + 1, status=200
+                )
                 held = await straight.get(job.id)
             enough.set()
         done = await straight.get(job.id)

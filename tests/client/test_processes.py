@@ -21,7 +21,7 @@ PROGRAM = """
 import asyncio, os, sys, time
 from compute_orchestrator.client import Worker
 
-app = Worker(os.environ["URL"], lease_seconds=5,
+app = Worker(os.environ["URL"], lease_seconds=5, concurrency=2,
              shutdown_seconds=float(os.environ["SHUTDOWN_SECONDS"]))
 
 @app.task("idle")
@@ -87,68 +87,58 @@ async def worker(
         await process.communicate()
 
 
-async def started(process: Process) -> None:
-    assert process.stdout is not None
-    assert await process.stdout.readline() == b"started\n"
-
-
 async def run_and_stop(
     client: OrchestratorClient,
     folder: Path,
-    name: str,
-    *,
+    *jobs: Job,
     shutdown_seconds: float,
     signals: list[signal.Signals],
-    payload: object = None,
-) -> tuple[Job, str, str]:
-    """A job that has started when the signals come: what became of it, and what was printed."""
-    job = await client.create(name, payload)
+) -> str:
+    """Send the signals when all jobs have started: what was printed until the process ended."""
     async with worker(client, folder, shutdown_seconds) as process:
-        await started(process)
+        assert process.stdout is not None
+        for _ in jobs:
+            assert await process.stdout.readline() == b"started\n"
         for number in signals:
             process.send_signal(number)
         printed, logged = await process.communicate()
         assert process.returncode == 0, logged
-    return await client.get(job.id), printed.decode(), logged.decode()
+    return printed.decode()
 
 
 async def test_sigterm_lets_a_job_finish(client: OrchestratorClient, tmp_path: Path) -> None:
-    job, printed, _ = await run_and_stop(
-        client,
-        tmp_path,
-        "finishing",
-        shutdown_seconds=10,
-        signals=[signal.SIGTERM],
-        payload={"seconds": 0.3},
+    job = await client.create("finishing", {"seconds": 0.3})
+    printed = await run_and_stop(
+        client, tmp_path, job, shutdown_seconds=10, signals=[signal.SIGTERM]
     )
-    assert job.status == Status.SUCCEEDED
+    assert (await client.get(job.id)).status == Status.SUCCEEDED
     assert printed == "after\n"
 
 
-@pytest.mark.parametrize(
-    ("shutdown_seconds", "signals"),
-    [(0.1, [signal.SIGTERM]), (3600, [signal.SIGINT, signal.SIGTERM])],
-    ids=["after its time", "at the second signal"],
-)
-async def test_a_job_that_does_not_finish_is_released_at_no_cost(
-    client: OrchestratorClient,
-    tmp_path: Path,
-    shutdown_seconds: float,
-    signals: list[signal.Signals],
+async def test_sigterm_releases_a_job_that_does_not_finish_in_time_at_no_cost(
+    client: OrchestratorClient, tmp_path: Path
 ) -> None:
-    job, printed, _ = await run_and_stop(
-        client, tmp_path, "sleeping", shutdown_seconds=shutdown_seconds, signals=signals
+    job = await client.create("sleeping")
+    printed = await run_and_stop(
+        client, tmp_path, job, shutdown_seconds=0.1, signals=[signal.SIGTERM]
     )
-    assert (job.status, job.retry_count, job.release_count) == (Status.QUEUED, 0, 1)
+    assert released(await client.get(job.id))
     assert printed == "after\n"
 
 
-@pytest.mark.parametrize("name", ["stubborn", "deaf"])
-async def test_a_task_that_can_not_be_stopped_does_not_hold_the_process(
-    client: OrchestratorClient, tmp_path: Path, name: str
+async def test_a_second_signal_ends_also_a_process_whose_tasks_can_not_be_stopped(
+    client: OrchestratorClient, tmp_path: Path
 ) -> None:
-    job, printed, _ = await run_and_stop(
-        client, tmp_path, name, shutdown_seconds=0.1, signals=[signal.SIGTERM]
+    stubborn = await client.create("stubborn")
+    deaf = await client.create("deaf")
+    signals = [signal.SIGINT, signal.SIGTERM]
+    printed = await run_and_stop(
+        client, tmp_path, stubborn, deaf, shutdown_seconds=3600, signals=signals
     )
-    assert (job.status, job.retry_count, job.release_count) == (Status.QUEUED, 0, 1)
-    assert printed == ""  # the process was ended where it stood
+    assert released(await client.get(stubborn.id))
+    assert released(await client.get(deaf.id))
+    assert printed == ""  # it was ended where it stood
+
+
+def released(job: Job) -> bool:
+    return (job.status, job.retry_count, job.release_count) == (Status.QUEUED, 0, 1)

@@ -4,6 +4,7 @@ import asyncio
 import threading
 from typing import Any
 
+import httpx
 import pytest
 
 from compute_orchestrator.client import (
@@ -53,6 +54,19 @@ async def test_a_plain_task_runs_in_a_thread(
         return threading.get_ident() != here
 
     assert (await outcome(app, client, wire)).result is True
+
+
+async def test_a_queue_full_of_unknown_names_does_not_make_a_busy_loop(
+    app: Worker, client: OrchestratorClient, wire: Wire
+) -> None:
+    app.task("other")(_nothing)
+    for _ in range(6):
+        await client.create("task")
+    loop = asyncio.get_running_loop()
+    start = loop.time()
+    async with working(app):
+        await wire.record.until(REPORT, times=6)
+    assert loop.time() - start > (0.05 + 0.1 + 0.2 + 0.4 + 0.8) / 2
 
 
 async def test_no_more_jobs_run_at_a_time_than_asked_for(
@@ -410,6 +424,110 @@ async def test_what_does_not_finish_in_time_is_handed_back_with_its_checkpoint(
         job = await client.get(number)
         assert (job.status, job.retry_count, job.release_count) == (Status.QUEUED, 0, 1)
     assert (await client.get(two)).checkpoint == {"page": 3}
+
+
+async def test_a_task_that_breaks_because_it_is_stopped_costs_no_retry(
+    client: OrchestratorClient, wire: Wire
+) -> None:
+    app = Worker(URL, shutdown_seconds=0, transport=wire)
+    started = asyncio.Event()
+
+    @app.task("task")
+    async def task() -> None:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise RuntimeError("half done") from None
+
+    job = await client.create("task")
+    async with working(app):
+        await asyncio.wait_for(started.wait(), 10)
+    job = await client.get(job.id)
+    assert (job.status, job.retry_count, job.release_count) == (Status.QUEUED, 0, 1)
+
+
+async def test_a_job_that_can_not_be_handed_back_does_not_hold_the_stop(
+    client: OrchestratorClient,
+    wire: Wire,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("compute_orchestrator.client.serving.RELEASE_SECONDS", 0.2)
+    app = Worker(URL, shutdown_seconds=0, transport=wire)
+    started = asyncio.Event()
+
+    @app.task("task")
+    async def task() -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    wire.instead["PATCH /status"] = [httpx.Response(503) for _ in range(100)]
+    job = await client.create("task")
+    async with asyncio.timeout(5), working(app):
+        await asyncio.wait_for(started.wait(), 10)
+    assert "could not be handed back" in caplog.text
+    assert (await client.get(job.id)).status == Status.RUNNING  # until its lease runs out
+
+
+async def test_a_claim_that_is_refused_is_tried_again_as_a_new_one(
+    app: Worker, client: OrchestratorClient, wire: Wire, caplog: pytest.LogCaptureFixture
+) -> None:
+    app.task("task")(_nothing)
+    wire.instead["POST /claim"] = [httpx.Response(421), httpx.Response(200, text="<html>")]
+    job = await outcome(app, client, wire)
+    assert job.status == Status.SUCCEEDED
+    assert len({e.body["request_id"] for e in wire.record.of("POST /claim")[:3]}) == 3
+    assert caplog.text.count("claiming fails") == 1
+
+
+async def test_a_claim_that_breaks_in_an_unforeseen_way_does_not_end_the_worker(
+    app: Worker,
+    client: OrchestratorClient,
+    wire: Wire,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    app.task("task")(_nothing)
+    claim = OrchestratorClient.claim
+    broken = [RuntimeError("unforeseen")]
+
+    async def claim_or_break(self: OrchestratorClient, *args: Any, **options: Any) -> Any:
+        if broken:
+            raise broken.pop()
+        return await claim(self, *args, **options)
+
+    monkeypatch.setattr(OrchestratorClient, "claim", claim_or_break)
+    assert (await outcome(app, client, wire)).status == Status.SUCCEEDED
+    assert "unforeseen" in caplog.text
+
+
+async def test_a_report_that_is_refused_for_good_frees_its_place(
+    app: Worker, client: OrchestratorClient, wire: Wire
+) -> None:
+    app.task("task")(_nothing)
+    gone = httpx.Response(404, json={"code": "job-not-found"})
+    wire.instead["PATCH /status"] = [gone]
+    await client.create("task")
+    await client.create("task")
+    async with working(app):
+        reports = await wire.record.until("PATCH /status", times=2)
+    assert [report.status for report in reports] == [404, 200]
+
+
+async def test_an_error_that_the_server_refuses_is_reported_without_its_words(
+    app: Worker, client: OrchestratorClient, wire: Wire
+) -> None:
+    @app.task("task")
+    async def task() -> None:
+        raise Permanent("too long")
+
+    wire.instead["PATCH /status"] = [httpx.Response(413)]
+    job = await client.create("task")
+    async with working(app):
+        await wire.record.until("PATCH /status", times=2)
+    job = await client.get(job.id)
+    assert (job.status, job.error) == (Status.FAILED, None)
 
 
 async def test_a_second_stop_releases_at_once(client: OrchestratorClient, wire: Wire) -> None:

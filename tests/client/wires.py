@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import httpx
@@ -64,19 +64,24 @@ class Wire(httpx.AsyncBaseTransport):
 
     def __init__(self, world: World) -> None:
         self.record = Record()
+        self.instead: dict[str, list[httpx.Response]] = {}
+        """What is answered, in turn, to such calls, which then never come to the server."""
         self._inner = httpx.ASGITransport(world.app, client=(LOCAL, 50_001))
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        response = await self._inner.handle_async_request(request)
-        await self.record.add(
-            Exchange(
-                request.method,
-                request.url.path,
-                json.loads(request.content or b"null"),
-                dict(request.headers),
-                response.status_code,
-            )
+        sent = Exchange(
+            request.method,
+            request.url.path,
+            json.loads(request.content or b"null"),
+            dict(request.headers),
+            None,
         )
+        instead = [answers for call, answers in self.instead.items() if sent.is_like(call)]
+        if instead and instead[0]:
+            response = instead[0].pop(0)
+        else:
+            response = await self._inner.handle_async_request(request)
+        await self.record.add(replace(sent, status=response.status_code))
         return response
 
 
@@ -140,12 +145,11 @@ class Proxy:
         answer_head, _, answer_body = await _message(upstream_reader)
         status = int(answer_head.split(b" ")[1])
         exchange = Exchange(
-            method, path.partition("?")[0], json.loads(body or b"null"), headers, status
+            method, path.partition("?")[0], json.loads(body or b"null"), headers, None
         )
         lost = self._loses(exchange)
-        if lost:
-            exchange = Exchange(method, exchange.path, exchange.body, headers, None)
-        else:
+        if not lost:
+            exchange = replace(exchange, status=status)
             writer.write(answer_head + answer_body)
             await writer.drain()
         await self.record.add(exchange)

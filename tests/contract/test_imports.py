@@ -1,4 +1,4 @@
-"""Who may import, and who may commit: what no import contract can say."""
+"""Who may import, who may commit, who reads requests: what no import contract can say."""
 
 import ast
 import json
@@ -7,7 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from fastapi.routing import APIRoute
 
+from compute_orchestrator.main import create_app
+from compute_orchestrator.routes.requests import ProtocolRoute
 from tests.contract.tree import SOURCE, parsed, short, source_files
 
 COMMITS = SOURCE / "services" / "transactions.py"
@@ -51,6 +54,13 @@ def test_a_worker_loads_nothing_of_the_server(module: str) -> None:
     packages = {name.split(".")[0] for name in json.loads(loaded)}
     assert "compute_orchestrator" in packages
     assert packages & {"fastapi", "starlette", "sqlalchemy", "alembic", "uvicorn"} == set()
+
+
+def test_every_route_of_the_protocol_reads_its_requests_strictly() -> None:
+    routes = [route for route in create_app().routes if isinstance(route, APIRoute)]
+    published = [route for route in routes if route.include_in_schema]
+    assert {"/jobs", "/jobs/claim", "/jobs/{job_id}/status"} <= {route.path for route in published}
+    assert [route.path for route in published if not isinstance(route, ProtocolRoute)] == []
 
 
 @pytest.mark.parametrize("path", source_files(), ids=short)

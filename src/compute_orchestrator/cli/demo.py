@@ -1,6 +1,5 @@
 """`orc demo`: real work through a real server, with a worker killed on the way, and the proof."""
 
-import asyncio
 import shutil
 import tempfile
 import time
@@ -9,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from compute_orchestrator.cli.plain import require_server, stop
+from compute_orchestrator.cli.plain import FAILED, require_server, stop
 
 if TYPE_CHECKING:
-    from compute_orchestrator.cli.demo_run import Ending
+    from compute_orchestrator.cli.demo_run import Crew
     from compute_orchestrator.cli.demo_view import View
 
 INTERRUPTED: Final = 130
@@ -38,51 +37,60 @@ def demo(
     """
     require_server("demo")
     folder = Path(tempfile.mkdtemp(prefix="orc-demo-"))
+    kept = False
     try:
-        holds = play(folder, keep=keep, port=port, files=files)
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        remove(folder)
+        holds = play(folder, keep=keep, port=port, limit=files)
+        kept = keep
+    except KeyboardInterrupt:
         stop("stopped; every process of the demo has ended", code=INTERRUPTED)
-    except BaseException:
-        remove(folder)
-        raise
-    if not keep:
-        remove(folder)
+    finally:
+        if not kept:
+            shutil.rmtree(folder, ignore_errors=True)
     if not holds:
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)
 
 
-def play(folder: Path, *, keep: bool, port: int, files: int | None) -> bool:
+def play(folder: Path, *, keep: bool, port: int, limit: int | None) -> bool:
     """Run it, show it, and say whether the proof holds."""
+    from compute_orchestrator.cli.demo_audit import AuditFailed, read_stored
     from compute_orchestrator.cli.demo_processes import Children
     from compute_orchestrator.cli.demo_report import add_up, find_faults
     from compute_orchestrator.cli.demo_run import DemoFailed, run_demo
+    from compute_orchestrator.cli.demo_signals import Interrupts
     from compute_orchestrator.cli.demo_tasks import library_files
     from compute_orchestrator.cli.demo_view import View
     from compute_orchestrator.client import ClientError
 
     started = time.monotonic()
-    names = library_files()[:files]
+    view = View()
     try:
-        with Children(folder) as children:
-            with View() as view:
-                ending = asyncio.run(run_demo(children, folder, view, files=names, port=port))
-            if keep:
-                children.let_go(ending.server)
-    except (DemoFailed, ClientError) as error:
+        with Interrupts() as interrupts, Children(folder) as children:
+            try:
+                files = library_files()[:limit]
+                with view:
+                    crew, expected = interrupts.run(
+                        run_demo(children, folder, view, files=files, port=port)
+                    )
+                children.stop(list(crew.workers.values()))
+                view.say("the workers are stopped; reading results and audit trails back")
+                stored = read_stored(crew.url)
+                if keep:
+                    children.let_go(crew.server)
+            finally:
+                interrupts.ignore()
+    except (DemoFailed, AuditFailed, ClientError) as error:
         stop(f"the demo failed: {error}")
-    view.report(add_up(ending.stored))
-    faults = find_faults(ending.expected, ending.stored)
-    tell(view, ending, faults)
+    view.report(add_up(stored))
+    faults = find_faults(expected, stored)
+    tell(view, len(stored), faults)
     if keep:
-        tell_kept(view, ending, folder)
+        tell_kept(view, crew, folder)
     view.say(f"It took {time.monotonic() - started:.1f} s.")
     return not faults
 
 
-def tell(view: "View", ending: "Ending", faults: list[str]) -> None:
+def tell(view: "View", jobs: int, faults: list[str]) -> None:
     """The proof in words, or what breaks it."""
-    jobs = len(ending.expected.job_of_file)
     if not faults:
         view.say(
             f"Proof: {jobs} jobs were accepted and {jobs} results are stored, one for each file."
@@ -97,12 +105,8 @@ def tell(view: "View", ending: "Ending", faults: list[str]) -> None:
         view.say(f"- and {len(faults) - SHOWN_FAULTS} more")
 
 
-def tell_kept(view: "View", ending: "Ending", folder: Path) -> None:
+def tell_kept(view: "View", crew: "Crew", folder: Path) -> None:
     view.say(
-        f"The server goes on at {ending.url} (docs: {ending.url}/docs), pid {ending.server.pid},"
-        f" its file in {folder}. Stop it: kill {ending.server.pid}"
+        f"The server goes on at {crew.url} (docs: {crew.url}/docs), pid {crew.server.pid},"
+        f" its file in {folder}. Stop it: kill {crew.server.pid}"
     )
-
-
-def remove(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)

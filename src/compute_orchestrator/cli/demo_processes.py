@@ -100,9 +100,5 @@ class Children:
         trace: TracebackType | None,
     ) -> None:
         """The first that was started, the server, goes last: until then workers can report."""
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would leave orphans
-        try:
-            self.stop(self._running[1:])
-            self.stop(self._running[:1])
-        finally:
-            signal.signal(signal.SIGINT, before)
+        self.stop(self._running[1:])
+        self.stop(self._running[:1])

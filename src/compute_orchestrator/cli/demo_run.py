@@ -1,24 +1,22 @@
 """One run of the demo: a server, three workers, real jobs, a kill, and what is stored then."""
 
 import asyncio
-import re
 import signal
+import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
-
+from compute_orchestrator.cli.demo_audit import path_of
 from compute_orchestrator.cli.demo_processes import Child, Children
-from compute_orchestrator.cli.demo_report import Event, Expected, StoredJob
+from compute_orchestrator.cli.demo_report import Expected
 from compute_orchestrator.cli.demo_tasks import (
     NAME_VARIABLE,
     QUEUE,
     TASK,
     URL_VARIABLE,
-    FileCount,
     library,
 )
 from compute_orchestrator.cli.demo_view import View
@@ -29,14 +27,13 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 WORKERS: Final = 3
-CALLS_AT_ONCE: Final = 16
+CALLS_AT_ONCE: Final = 4
 BACKOFF_SECONDS: Final = 0.1
-LOOK_SECONDS: Final = 0.1
+LOOK_SECONDS: Final = 0.2
+START_LOOK_SECONDS: Final = 0.05
 FREEZE_SECONDS: Final = 0.05
-START_SECONDS: Final = 15.0
+START_SECONDS: Final = 60.0
 STALL_SECONDS: Final = 30.0
-
-FILE_COUNT: Final = TypeAdapter(FileCount)
 
 SERVER_SETTINGS: Final = {
     "ORC_REAPER_INTERVAL_SECONDS": "0.5",  # a lease of 3 s needs passes at least every second
@@ -49,68 +46,63 @@ class DemoFailed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
-    """What the server holds at the end of a run, and what it should hold."""
+class Crew:
+    """The processes of one run: the server, where it listens, and the workers by their id."""
 
     server: Child
     url: str
-    expected: Expected
-    stored: Sequence[StoredJob]
+    workers: Mapping[str, Child]
 
 
-async def run_demo(
-    children: Children, folder: Path, view: View, *, files: Sequence[str], port: int
-) -> Ending:
-    """The whole run. The processes are ended by the context that `children` is."""
-    stop_on_sigterm()
-    server, url = await start_server(children, folder, port)
-    workers = start_workers(children, url)
-    view.say(f"server: {url} (pid {server.pid}), a fresh SQLite file")
-    pids = ", ".join(str(worker.pid) for worker in workers.values())
-    view.say(f"workers: {len(workers)} processes (pids {pids})")
-    view.say(f"jobs: {len(files)}, one for each Python file of {library()}")
-    # Short patience: a server that is gone is told by its log, not by a wait.
-    async with OrchestratorClient(url, patience=Patience(attempts=3)) as client:
-        expected = await Run(client, view, server, workers, files).to_the_end()
-        view.say(f"reading {len(files)} results and their audit trails back")
-        return Ending(server, url, expected, await read_stored(client))
-
-
-def stop_on_sigterm() -> None:
-    """SIGTERM ends the run like Ctrl-C: with all its processes."""
-    task = asyncio.current_task()
-    if task is not None:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-
-
-async def start_server(children: Children, folder: Path, port: int) -> tuple[Child, str]:
-    """A server on a fresh SQLite file, and its URL once it listens."""
+def start_crew(children: Children, folder: Path, port: int) -> Crew:
+    """All at once: the workers ask again until the server listens."""
+    port = port or free_port()
+    url = f"http://127.0.0.1:{port}"
     database_url = f"sqlite+aiosqlite:///{folder / 'demo.db'}"
     command = ["serve", "--port", str(port), "--database-url", database_url]
     server = children.start("server", command, SERVER_SETTINGS)
-    try:
-        async with asyncio.timeout(START_SECONDS):
-            while (found := re.search(r"listens on (http://\S+)", server.last_words())) is None:
-                check_alive(server)
-                await asyncio.sleep(LOOK_SECONDS / 2)
-    except TimeoutError:
-        raise DemoFailed(f"the server did not start in {START_SECONDS:.0f} s") from None
-    return server, found[1]
-
-
-def start_workers(children: Children, url: str) -> dict[str, Child]:
-    """The worker processes by their worker id."""
-    names = [f"worker-{number}" for number in range(1, WORKERS + 1)]
     command = ["worker", "compute_orchestrator.cli.demo_tasks:app"]
-    return {
+    workers = {
         name: children.start(name, command, {URL_VARIABLE: url, NAME_VARIABLE: name})
-        for name in names
+        for name in (f"worker-{number}" for number in range(1, WORKERS + 1))
     }
+    return Crew(server, url, workers)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
 
 
 def check_alive(child: Child) -> None:
     if not child.is_alive:
         raise DemoFailed(f"the {child.name} ended by itself; it said:\n{child.last_words()}")
+
+
+async def run_demo(
+    children: Children, folder: Path, view: View, *, files: Sequence[str], port: int
+) -> tuple[Crew, Expected]:
+    """From the start of the processes to the last result."""
+    crew = start_crew(children, folder, port)
+    await wait_for_server(crew.server)
+    view.say(f"server: {crew.url} (pid {crew.server.pid}), a fresh SQLite file")
+    pids = ", ".join(str(worker.pid) for worker in crew.workers.values())
+    view.say(f"workers: {len(crew.workers)} processes (pids {pids})")
+    view.say(f"jobs: {len(files)}, one for each Python file of {library()}")
+    # Short patience: a server that is gone is told by its log, not by a wait.
+    async with OrchestratorClient(crew.url, patience=Patience(attempts=3)) as client:
+        return crew, await Run(client, view, crew, files).to_the_end()
+
+
+async def wait_for_server(server: Child) -> None:
+    try:
+        async with asyncio.timeout(START_SECONDS):
+            while "listens on" not in server.last_words():
+                check_alive(server)
+                await asyncio.sleep(START_LOOK_SECONDS)
+    except TimeoutError:
+        raise DemoFailed(f"the server did not start in {START_SECONDS:.0f} s") from None
 
 
 class Run:
@@ -120,14 +112,12 @@ class Run:
         self,
         client: OrchestratorClient,
         view: View,
-        server: Child,
-        workers: Mapping[str, Child],
+        crew: Crew,
         files: Sequence[str],
     ) -> None:
         self._client = client
         self._view = view
-        self._server = server
-        self._workers = workers
+        self._crew = crew
         self._files = files
         self._looked = asyncio.Condition()
         self._done = 0
@@ -165,8 +155,8 @@ class Run:
         moved_at = loop.time()
         while self._done < len(self._files):
             await asyncio.sleep(LOOK_SECONDS)
-            check_alive(self._server)
-            for name, worker in self._workers.items():
+            check_alive(self._crew.server)
+            for name, worker in self._crew.workers.items():
                 if name != self._killed:
                     check_alive(worker)
             before, self._done = self._done, await self._look()
@@ -208,7 +198,7 @@ class Run:
 
     async def _kill_while_it_holds(self, name: str) -> list[Job]:
         """Freeze it, see what it holds, kill it. Nothing, and thawed, where it holds nothing."""
-        worker = self._workers[name]
+        worker = self._crew.workers[name]
         worker.signal(signal.SIGSTOP)
         await asyncio.sleep(FREEZE_SECONDS)
         # A write is behind all that the worker sent before: once it is answered, what is still
@@ -239,37 +229,6 @@ class Run:
             await asyncio.sleep(LOOK_SECONDS)
             job = await self._client.get(held.id)
         self._view.say(f"done: {shown([held])}; {job.status} by {job.locked_by}")
-
-
-async def read_stored(client: OrchestratorClient) -> list[StoredJob]:
-    """Every job that the server has, with its result and its trail."""
-    jobs = [job async for job in client.iter_jobs(include=["payload", "result"], page_size=500)]
-
-    async def with_trail(job: Job) -> StoredJob:
-        events = [
-            Event(it.id, it.action, it.from_status, it.to_status, it.actor, it.at)
-            for it in await client.events(job.id)
-        ]
-        result = counted(job.result)
-        return StoredJob(job.id, path_of(job), job.status, job.retry_count, result, events)
-
-    return await each(with_trail, jobs)
-
-
-def counted(result: object) -> FileCount | None:
-    """The stored result, where it is one of the demo's task."""
-    try:
-        return FILE_COUNT.validate_python(result)
-    except ValidationError:
-        return None
-
-
-def path_of(job: Job) -> str:
-    match job.payload:
-        case {"path": str(path)}:
-            return path
-        case _:
-            return "?"
 
 
 def shown(jobs: Iterable[Job]) -> str:

@@ -17,6 +17,7 @@ from fastapi import FastAPI
 
 from compute_orchestrator.main import create_app
 from compute_orchestrator.settings import Settings
+from compute_orchestrator.telemetry import configure_logging
 
 BACKLOG: Final = 2048
 
@@ -27,6 +28,7 @@ class CannotListen(Exception):
 
 def run(settings: Settings) -> None:
     """Serve until SIGTERM or Ctrl-C. Raises StartupError or CannotListen where it can't start."""
+    configure_logging(settings.log_level, settings.log_format)
     server = Server(create_app(settings), settings)
 
     def leave(_signal: int, _frame: FrameType | None) -> None:

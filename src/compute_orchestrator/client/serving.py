@@ -98,11 +98,12 @@ class Serving:
             except Exception:
                 logger.exception("a claim failed in a way that should not be")
                 job = None
-            if job is None:
-                await self._stopped_within(idle.wait())
-            else:
-                idle.reset()
+            if job is not None:
                 self._start(job)
+            if job is not None and job.name in self._plan.tasks:
+                idle.reset()
+            else:  # also after an unknown name: a queue full of them must not become a busy loop
+                await self._stopped_within(idle.wait())
 
     async def _claim(self) -> ClaimedJob | None:
         """One claim, repeated with the same request id until it is answered."""

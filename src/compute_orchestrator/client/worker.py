@@ -107,7 +107,10 @@ class Worker:
                 self._loop = None
 
     def stop(self) -> None:
-        """Stop in good order, from any thread. The second call releases at once."""
+        """Stop in good order, from any thread. The second call releases at once.
+
+        Before `serve()` has begun there is nothing to stop, and it does nothing.
+        """
         if self._loop is not None and self._serving is not None:
             self._loop.call_soon_threadsafe(self._serving.stop)
 
@@ -144,7 +147,9 @@ class Worker:
 
 
 def _leave() -> None:
-    logging.shutdown()
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    os._exit(0)
+    try:
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:  # a closed pipe must not keep the process
+        os._exit(0)

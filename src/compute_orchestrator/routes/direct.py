@@ -66,7 +66,7 @@ class DirectRoute(ProtocolRoute):
         """The same checks as on every other route, then the answer."""
 
         async def handle(request: Request) -> Response:
-            self.refuse_unknown_query(request)
+            self.check_target(request)
             return await answer(await read_request(request, takes_body=True))
 
         return handle

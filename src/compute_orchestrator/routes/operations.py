@@ -23,7 +23,7 @@ router = APIRouter(tags=["operators"], route_class=ProtocolRoute)
     operation_id="cancel_job",
     summary="Cancel a job",
     response_model=JobOutput,
-    responses=problems(404, 409),
+    responses=problems(404, 408, 409, 413, 415),
 )
 async def cancel_job(
     id: PathId,  # noqa: A002 - the protocol's name
@@ -42,7 +42,7 @@ async def cancel_job(
     operation_id="retry_job",
     summary="Queue a final job again",
     response_model=JobOutput,
-    responses=problems(404, 409),
+    responses=problems(404, 408, 409, 413, 415),
 )
 async def retry_job(
     id: PathId,  # noqa: A002 - the protocol's name
@@ -59,7 +59,7 @@ async def retry_job(
     operation_id="reap_jobs",
     summary="Run the reaper now",
     response_model=ReapOutput,
-    responses=problems(),
+    responses=problems(408, 413, 415),
 )
 async def reap_jobs(services: Wired) -> Response:
     """One pass, the same as the one in the background."""

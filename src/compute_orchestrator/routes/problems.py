@@ -7,6 +7,7 @@ from typing import Any, Final
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from compute_orchestrator.domain import errors
 from compute_orchestrator.schemas.problems import ProblemOutput
@@ -110,7 +111,20 @@ async def _on_invalid(_request: Request, error: RequestValidationError) -> Respo
 async def _on_router_error(request: Request, error: HTTPException) -> Response:
     code, title = ROUTER_CODES.get(error.status_code, ("internal-error", "The server failed"))
     detail = f"{request.method} {request.url.path}: {error.detail}"
-    return _problem(error.status_code, code, title, detail, headers=error.headers)
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        headers["Allow"] = ", ".join(_methods_of(request))
+    return _problem(error.status_code, code, title, detail, headers=headers)
+
+
+def _methods_of(request: Request) -> list[str]:
+    """All methods of a path; the router knows only those of the first route that has it."""
+    methods: set[str] = set()
+    for route in request.app.routes:
+        match, _ = route.matches(dict(request.scope))
+        if match is not Match.NONE:
+            methods.update(getattr(route, "methods", None) or ())
+    return sorted(methods)
 
 
 async def _on_any_error(_request: Request, _error: Exception) -> Response:
@@ -133,7 +147,7 @@ CODES_BY_STATUS: Final[Mapping[int, Sequence[str]]] = {
     413: ["payload-too-large"],
     415: ["unsupported-media-type"],
     421: ["host-refused"],
-    422: ["validation-error"],
+    422: ["validation-error", "idempotency-mismatch"],
     500: ["internal-error"],
     503: ["store-unavailable", "overloaded", "shutting-down"],
 }

@@ -36,7 +36,9 @@ async def list_queues(services: Wired) -> Response:
     responses=problems(408, 413, 415),
 )
 async def set_queue(
-    name: Annotated[str, Path(), AfterValidator(check_segment)], body: QueueInput, services: Wired
+    name: Annotated[str, Path(min_length=1, max_length=200), AfterValidator(check_segment)],
+    body: QueueInput,
+    services: Wired,
 ) -> Response:
     """No claim takes from a paused queue; jobs that run already go on."""
     queue = await services.queues.pause(PauseCall(name, body.paused))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote_to_bytes
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
@@ -65,7 +65,7 @@ class ProtocolRoute(APIRoute):
         reads_body = takes_body or self.methods != {"GET"}
 
         async def handle(request: Request) -> Response:
-            self.refuse_unknown_query(request)
+            self.check_target(request)
             if reads_body:
                 request = await read_request(request, takes_body=takes_body)
             return await answer(request)
@@ -81,11 +81,17 @@ class ProtocolRoute(APIRoute):
             names.update(model_fields or [field.alias])
         return frozenset(names)
 
-    def refuse_unknown_query(self, request: Request) -> None:
-        """Raises ValidationFailed."""
-        query = request.scope["query_string"]
+    def check_target(self, request: Request) -> None:
+        """Refuse bad UTF-8 in path and query, and query parameters that are not known.
+
+        Raises ValidationFailed.
+        """
+        if not request.scope["path"].isascii():
+            _check_utf8("path", request.scope.get("raw_path") or b"")
+        query: bytes = request.scope["query_string"]
         if not query:
             return
+        _check_utf8("query", query)
         given = {name for name, _ in parse_qsl(query.decode("latin-1"), keep_blank_values=True)}
         unknown = sorted(given - self.query_names)
         if unknown:
@@ -93,6 +99,13 @@ class ProtocolRoute(APIRoute):
                 "The query has parameters that this request does not take.",
                 [(f"query.{name}", "is not known") for name in unknown],
             )
+
+
+def _check_utf8(place: str, quoted: bytes) -> None:
+    try:
+        unquote_to_bytes(quoted).decode()
+    except UnicodeDecodeError:
+        raise ValidationFailed(f"The {place} is not UTF-8.", [(place, "must be UTF-8")]) from None
 
 
 async def read_request(request: Request, *, takes_body: bool) -> CheckedRequest:

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import ConfigDict, Field
 
 from compute_orchestrator.domain.lease import ClaimRequest
-from compute_orchestrator.schemas.jobs import JobOutput
+from compute_orchestrator.schemas.jobs import EXAMPLE_JOB, JobOutput
 from compute_orchestrator.schemas.values import Input, LeaseSeconds, Segment, ShortText
 
 
@@ -32,5 +32,22 @@ class ClaimInput(Input):
 
 class ClaimOutput(JobOutput):
     """A job and the lease on it."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    **EXAMPLE_JOB,
+                    "lease_token": "6f1c0b0d5f7e4b0c9a8d7e6f5a4b3c2d",
+                    "status": "running",
+                    "attempt": 1,
+                    "locked_by": "host-1",
+                    "locked_at": "2026-11-23T21:45:48.000000Z",
+                    "last_heartbeat_at": "2026-11-23T21:45:48.000000Z",
+                    "lease_expires_at": "2026-11-23T21:46:48.000000Z",
+                }
+            ]
+        }
+    )
 
     lease_token: str = Field(description="Proves the lease. Send it with heartbeats and reports.")

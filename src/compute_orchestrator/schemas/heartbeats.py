@@ -53,6 +53,20 @@ class HeartbeatInput(Input):
 
 
 class HeartbeatOutput(Output):
+    """The lease as it stands now."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": 17,
+                    "lease_expires_at": "2026-11-23T21:46:47.000000Z",
+                    "cancel_requested": False,
+                }
+            ]
+        }
+    )
+
     id: int
     lease_expires_at: ShownMoment
     cancel_requested: bool = Field(description="Whether to stop and report `cancelled`.")

@@ -5,7 +5,8 @@ from collections.abc import Collection
 from functools import lru_cache
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic.config import JsonDict
 
 from compute_orchestrator.domain.job import Job, NewJob
 from compute_orchestrator.domain.lifecycle import Status
@@ -13,7 +14,6 @@ from compute_orchestrator.domain.listing import Event
 from compute_orchestrator.domain.retry import RetryPolicy
 from compute_orchestrator.domain.values import Micros
 from compute_orchestrator.schemas.values import (
-    Digits,
     Input,
     LeaseSeconds,
     Moment,
@@ -24,6 +24,7 @@ from compute_orchestrator.schemas.values import (
     ShownMoment,
     fits,
     format_moment,
+    parse_digits,
     to_json,
 )
 
@@ -113,6 +114,42 @@ class RetryOutput(Output):
     jitter: float
 
 
+EXAMPLE_JOB: JsonDict = {
+    "id": 17,
+    "queue": "images",
+    "name": "resize",
+    "payload": {"url": "https://example.com/a.png"},
+    "priority": 0,
+    "status": "queued",
+    "attempt": 0,
+    "retry_count": 0,
+    "max_retries": 3,
+    "release_count": 0,
+    "run_at": "2026-11-23T21:45:47.000000Z",
+    "lease_seconds": None,
+    "timeout_seconds": None,
+    "retry": {
+        "base_seconds": 1,
+        "factor": 2,
+        "max_seconds": 3600,
+        "jitter": 0.2,
+    },
+    "locked_by": None,
+    "locked_at": None,
+    "last_heartbeat_at": None,
+    "lease_expires_at": None,
+    "cancel_requested": False,
+    "progress": None,
+    "checkpoint": None,
+    "result": None,
+    "error": None,
+    "tags": [],
+    "created_at": "2026-11-23T21:45:47.000000Z",
+    "updated_at": "2026-11-23T21:45:47.000000Z",
+    "finished_at": None,
+}
+
+
 class JobOutput(Output):
     """A job as it stands. The lease token is in the claim's answer alone."""
 
@@ -146,50 +183,20 @@ class JobOutput(Output):
     updated_at: ShownMoment
     finished_at: ShownMoment | None
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "id": 17,
-                    "queue": "images",
-                    "name": "resize",
-                    "payload": {"url": "https://example.com/a.png"},
-                    "priority": 0,
-                    "status": "queued",
-                    "attempt": 0,
-                    "retry_count": 0,
-                    "max_retries": 3,
-                    "release_count": 0,
-                    "run_at": "2026-11-23T21:45:47.000000Z",
-                    "lease_seconds": None,
-                    "timeout_seconds": None,
-                    "retry": {
-                        "base_seconds": 1,
-                        "factor": 2,
-                        "max_seconds": 3600,
-                        "jitter": 0.2,
-                    },
-                    "locked_by": None,
-                    "locked_at": None,
-                    "last_heartbeat_at": None,
-                    "lease_expires_at": None,
-                    "cancel_requested": False,
-                    "progress": None,
-                    "checkpoint": None,
-                    "result": None,
-                    "error": None,
-                    "tags": [],
-                    "created_at": "2026-11-23T21:45:47.000000Z",
-                    "updated_at": "2026-11-23T21:45:47.000000Z",
-                    "finished_at": None,
-                }
-            ]
-        }
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_JOB]})
+
+
+LEAN_EXAMPLE: JsonDict = {
+    field: value
+    for field, value in EXAMPLE_JOB.items()
+    if field not in ("payload", "result", "checkpoint")
+}
 
 
 class JobItemOutput(JobOutput):
     """A job in a list: payload, result and checkpoint only where `include` names them."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [LEAN_EXAMPLE]})
 
     payload: Any = Field(None, description=ANY_JSON)
     checkpoint: Any = Field(None, description=ANY_JSON)
@@ -197,6 +204,10 @@ class JobItemOutput(JobOutput):
 
 
 class JobListOutput(Output):
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"jobs": [LEAN_EXAMPLE], "next_cursor": "bmV3ZXN0OjE3"}]}
+    )
+
     jobs: list[JobItemOutput]
     next_cursor: str | None = Field(description="Where the next page begins; null at the end.")
 
@@ -215,6 +226,28 @@ class EventOutput(Output):
 
 
 class EventListOutput(Output):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "events": [
+                        {
+                            "id": 40,
+                            "action": "create",
+                            "from_status": None,
+                            "to_status": "queued",
+                            "actor": "producer",
+                            "reason": None,
+                            "attempt": 0,
+                            "at": "2026-11-23T21:45:47.000000Z",
+                        }
+                    ],
+                    "next_cursor": None,
+                }
+            ]
+        }
+    )
+
     events: list[EventOutput]
     next_cursor: str | None
 
@@ -236,7 +269,7 @@ class ListQuery(Input):
     created_before: Moment | None = None
     order: Literal["newest", "oldest"] = "newest"
     include: list[Included] = Field([], description="Heavy fields to show too.")
-    limit: Annotated[Digits, Field(ge=1, le=500)] = 50
+    limit: Annotated[int, Field(ge=1, le=500), BeforeValidator(parse_digits)] = 50
     cursor: str | None = Field(None, description="The next_cursor of the page before.")
 
     def shown(self, name: Literal["created_after", "created_before"]) -> str | None:
@@ -248,7 +281,7 @@ class ListQuery(Input):
 class EventsQuery(Input):
     model_config = ConfigDict(strict=False, extra="forbid")
 
-    limit: Annotated[Digits, Field(ge=1, le=1_000)] = 200
+    limit: Annotated[int, Field(ge=1, le=1_000), BeforeValidator(parse_digits)] = 200
     cursor: str | None = Field(None, description="The next_cursor of the page before.")
 
 

@@ -20,6 +20,12 @@ class RetryQuery(Input):
 class ReapOutput(Output):
     """What one pass of the reaper did."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"requeued": 2, "exhausted": 0, "cancelled": 0, "pruned": 0}]
+        }
+    )
+
     requeued: int
     exhausted: int
     cancelled: int

@@ -1,8 +1,17 @@
 """Queues on the wire."""
 
 from pydantic import ConfigDict, Field
+from pydantic.config import JsonDict
 
 from compute_orchestrator.schemas.values import Input, Output
+
+EXAMPLE: JsonDict = {
+    "name": "images",
+    "paused": False,
+    "queued": 12,
+    "delayed": 3,
+    "running": 4,
+}
 
 
 class QueueInput(Input):
@@ -14,6 +23,10 @@ class QueueInput(Input):
 
 
 class QueueOutput(Output):
+    """A queue, and what it holds now."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
+
     name: str
     paused: bool
     queued: int
@@ -22,4 +35,6 @@ class QueueOutput(Output):
 
 
 class QueueListOutput(Output):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"queues": [EXAMPLE]}]})
+
     queues: list[QueueOutput]

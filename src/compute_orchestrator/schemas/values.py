@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from compute_orchestrator.domain.errors import PayloadTooLarge
-from compute_orchestrator.domain.values import JsonText, Micros
+from compute_orchestrator.domain.values import MICROS_PER_SECOND, JsonText, Micros
 
 LONGEST_SECONDS = 31_536_000
 LONGEST_NAME_BYTES = 200
@@ -20,7 +20,9 @@ _RFC3339 = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt](\d\d:\d\d:\d\d)(?:\.(\d+))?([Zz]|[+-]\d\d:\d\d)", re.ASCII
 )
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_SECOND = timedelta(seconds=1)
 _MICROSECOND = timedelta(microseconds=1)
+_FIRST_MOMENT = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
 _LAST_MOMENT = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
 
 
@@ -63,14 +65,17 @@ def parse_moment(value: Any) -> Micros:
     if match is None:
         raise ValueError("must be an RFC 3339 time with an offset, as 2026-11-23T21:45:47Z")
     date, clock, fraction, offset = match.groups()
+    leap = clock.endswith(":60")  # RFC 3339 knows leap seconds, Python does not
+    clock = f"{clock[:-2]}59" if leap else clock
     offset = "+00:00" if offset in "Zz" else offset
     try:
         moment = datetime.fromisoformat(f"{date}T{clock}{offset}")
     except ValueError:
         raise ValueError("is no time that exists") from None
-    micros = (moment - _EPOCH) // _MICROSECOND + int((fraction or "")[:6].ljust(6, "0"))
-    if not 0 <= micros <= _LAST_MOMENT:
-        raise ValueError("must lie between the years 1970 and 9999")
+    seconds = (moment - _EPOCH) // _SECOND + int(leap)
+    micros = seconds * MICROS_PER_SECOND + int((fraction or "")[:6].ljust(6, "0"))
+    if not _FIRST_MOMENT <= micros <= _LAST_MOMENT:
+        raise ValueError("must lie between the years 1 and 9999 in UTC")
     return Micros(micros)
 
 
@@ -121,8 +126,7 @@ def parse_switch(value: Any) -> Any:
     return value
 
 
-PathId = Annotated[int, BeforeValidator(parse_digits), Field(ge=0, le=LARGEST_INTEGER)]
-Digits = Annotated[int, BeforeValidator(parse_digits)]
+PathId = Annotated[int, Field(ge=0, le=LARGEST_INTEGER), BeforeValidator(parse_digits)]
 Switch = Annotated[bool, BeforeValidator(parse_switch)]
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from compute_orchestrator.schemas.values import Output, ShownMoment
 
@@ -15,4 +15,21 @@ class WorkerOutput(Output):
 
 
 class WorkerListOutput(Output):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "workers": [
+                        {
+                            "worker_id": "host-1",
+                            "last_seen_at": "2026-11-23T21:45:47.000000Z",
+                            "running": 2,
+                            "about": None,
+                        }
+                    ]
+                }
+            ]
+        }
+    )
+
     workers: list[WorkerOutput]

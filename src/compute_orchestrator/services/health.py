@@ -3,8 +3,10 @@
 import logging
 from dataclasses import dataclass
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from compute_orchestrator.db.engine import Store
-from compute_orchestrator.db.statements.reap import any_running
+from compute_orchestrator.db.statements.read import schema_revision
 from compute_orchestrator.domain.errors import StoreUnavailable
 from compute_orchestrator.services.reaper import Reaper
 from compute_orchestrator.services.transactions import Transactions
@@ -46,19 +48,21 @@ class HealthService:
         """Ask everything that must work."""
         last_pass = self._reaper.last_pass_seconds
         fresh = last_pass is not None and last_pass <= self._freshest
+        schema = await self._store_schema()
         return Readiness(
-            ready=fresh and await self._store_answers(),
+            ready=fresh and schema == self._schema,
             store=self._store.dialect,
             synchronous=self._store.synchronous,
-            schema=self._schema,
+            schema=schema,
             last_pass_seconds=None if last_pass is None else round(last_pass, 3),
         )
 
-    async def _store_answers(self) -> bool:
+    async def _store_schema(self) -> str | None:
+        """The revision that the store is at; None where it does not answer."""
         try:
             async with self._transactions.read() as session:
-                await any_running(session)
-        except StoreUnavailable:
-            logger.warning("the store does not answer")
-            return False
-        return True
+                return await schema_revision(session)
+        except (StoreUnavailable, SQLAlchemyError):
+            # A probe has no data of its own that could be at fault.
+            logger.warning("the store does not answer", exc_info=True)
+            return None

@@ -152,7 +152,8 @@ async def _look_up(
 def _repeated(report: Report, left: LeftBefore | None, job: Job) -> Job | OrchestratorError:
     if left is None:
         return lost_to(job)
-    if left.action in (Action.LOSE, Action.CANCEL) or left.reason == CLIENT_GONE:
+    by_server = left.action is Action.RELEASE and left.reason == CLIENT_GONE
+    if by_server or left.action in (Action.LOSE, Action.CANCEL):
         return LeaseLost(f"The lease was ended by the {left.actor}; job {job.id} is {job.status}.")
     if left.action is not report.action:
         return InvalidTransition(

@@ -22,7 +22,7 @@ LEAVE = Statement(
                release_count = leaving.release_count,
                run_at = leaving.run_at,
                delayed = leaving.status = 'queued' AND leaving.run_at > :now,
-               error = coalesce(leaving.error, jobs.error),
+               error = iif(leaving.action = 'fail', leaving.error, jobs.error),
                locked_by = iif(leaving.status = 'queued', NULL, locked_by),
                locked_at = iif(leaving.status = 'queued', NULL, locked_at),
                last_heartbeat_at = iif(leaving.status = 'queued', NULL, last_heartbeat_at),
@@ -33,7 +33,7 @@ LEAVE = Statement(
           FROM (SELECT value ->> 'job_id' AS job_id, value ->> 'lease_token' AS lease_token,
                        value ->> 'status' AS status, value ->> 'retry_count' AS retry_count,
                        value ->> 'release_count' AS release_count, value ->> 'run_at' AS run_at,
-                       value ->> 'error' AS error
+                       value ->> 'action' AS action, value ->> 'error' AS error
                   FROM json_each(:leaving)) AS leaving
          WHERE jobs.id = leaving.job_id
            AND jobs.lease_token = leaving.lease_token
@@ -68,6 +68,7 @@ def _item(leaving: Leaving) -> dict[str, object]:
     return {
         "job_id": leaving.job.id,
         "lease_token": leaving.job.lease_token,
+        "action": decision.action,
         "status": decision.status,
         "retry_count": decision.retry_count,
         "release_count": decision.release_count,

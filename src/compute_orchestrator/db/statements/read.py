@@ -81,6 +81,8 @@ WINDOWS = {
     for tagged in (True, False)
 }
 
+SCHEMA_REVISION = Statement(sqlite="SELECT version_num FROM alembic_version")
+
 EVENTS = Statement(
     sqlite="""
         SELECT id, action, from_status, to_status, actor, reason, attempt, at
@@ -97,6 +99,12 @@ class Page:
 
     jobs: Sequence[Job]
     next_after: int | None
+
+
+async def schema_revision(session: ReadSession) -> str | None:
+    """The revision of the schema that the store is at."""
+    rows = await session.fetch(SCHEMA_REVISION)
+    return rows[0][0] if rows else None
 
 
 async def find_jobs(session: ReadSession, ids: Sequence[JobId]) -> dict[JobId, Job]:

@@ -1,0 +1,162 @@
+"""Real server processes: each on a free port and a file of its own; started, stopped, frozen and
+killed by its pid.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from asyncio.subprocess import Process
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import httpx
+
+T = TypeVar("T")
+
+LOCAL: Final = "127.0.0.1"
+ORC_SERVE: Final = (sys.executable, "-m", "compute_orchestrator.cli.app", "serve")
+START_SECONDS: Final = 30.0
+ENOUGH_SECONDS: Final = 30.0
+LOOK_EVERY_SECONDS: Final = 0.02
+
+# The reaper looks often, so that leases may be short: three of its intervals and more.
+QUICK: Final = {"reaper_interval_seconds": 0.2, "lease_seconds": 2, "log_level": "warning"}
+
+
+async def until(look: Callable[[], Awaitable[T]], seconds: float = ENOUGH_SECONDS) -> T:
+    """What `look` finds, as soon as it finds something.
+
+    Another process gives no signal here when its state changes, so it is looked at again and again,
+    up to a deadline. No test is right because of how long that took.
+    """
+    async with asyncio.timeout(seconds):
+        while True:
+            found = await look()
+            if found:
+                return found
+            await real_seconds(LOOK_EVERY_SECONDS)
+
+
+async def real_seconds(seconds: float) -> None:
+    """Let real time go by: a server process has a real clock, and gaps are what promise 9 tells of."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await asyncio.Event().wait()
+
+
+def free_port() -> int:
+    with socket.create_server((LOCAL, 0)) as listener:
+        return listener.getsockname()[1]
+
+
+def http_client(url: str, seconds: float = 30.0) -> httpx.AsyncClient:
+    """A client that opens a connection for each call in flight."""
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+    return httpx.AsyncClient(base_url=url, limits=limits, timeout=seconds, trust_env=False)
+
+
+class ServerProcess:
+    """A server that may be started again and again on its file and port.
+
+    `settings` are the ORC_ settings that differ, in lower case; `command` is another way to start.
+    """
+
+    def __init__(
+        self, folder: Path, *, command: Sequence[str] = ORC_SERVE, **settings: Any
+    ) -> None:
+        self.database = folder / "orc.db"
+        self.port = free_port()
+        self.url = f"http://{LOCAL}:{self.port}"
+        self._command = command
+        self._settings = {
+            "database_url": f"sqlite+aiosqlite:///{self.database}",
+            "port": self.port,
+            **QUICK,
+            **settings,
+        }
+        self._log = folder / f"server-{self.port}.log"
+        self._process: Process | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    async def spawn(self) -> None:
+        """Start the process, and wait for nothing."""
+        environment = dict(os.environ)
+        environment |= {f"ORC_{name.upper()}": str(value) for name, value in self._settings.items()}
+        with self._log.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command, env=environment, cwd=self.database.parent, stdout=log, stderr=log
+            )
+
+    async def start(self) -> None:
+        """Start the process, and wait until it says that it is ready."""
+        await self.spawn()
+        async with http_client(self.url) as http:
+            await until(lambda: self._is_ready(http), START_SECONDS)
+
+    async def _is_ready(self, http: httpx.AsyncClient) -> bool:
+        assert self._process is not None
+        assert self._process.returncode is None, self.log
+        try:
+            return (await http.get("/readyz")).status_code == httpx.codes.OK
+        except httpx.TransportError:
+            return False
+
+    def send(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
+
+    async def wait(self, seconds: float = ENOUGH_SECONDS) -> int:
+        """The exit code, as soon as there is one."""
+        assert self._process is not None
+        async with asyncio.timeout(seconds):
+            return await self._process.wait()
+
+    async def kill(self) -> None:
+        """kill -9."""
+        self.send(signal.SIGKILL)
+        await self.wait()
+
+    async def stop(self) -> int:
+        """SIGTERM; the exit code."""
+        self.send(signal.SIGTERM)
+        return await self.wait()
+
+    def freeze(self) -> None:
+        self.send(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self.send(signal.SIGCONT)
+
+    async def end(self) -> None:
+        """At the end of a test, in whatever state it is."""
+        if self._process is None or self._process.returncode is not None:
+            return
+        self.thaw()
+        self.send(signal.SIGTERM)
+        try:
+            await self.wait(15)
+        except TimeoutError:
+            await self.kill()
+            raise
+
+
+@asynccontextmanager
+async def running_server(folder: Path, **settings: Any) -> AsyncGenerator[ServerProcess]:
+    """A server that is ready, and ended in the end."""
+    server = ServerProcess(folder, **settings)
+    try:
+        await server.start()
+        yield server
+    finally:
+        await server.end()
