@@ -2,7 +2,7 @@
 
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from functools import lru_cache
@@ -31,7 +31,8 @@ def put_empty_store(path: Path) -> str:
 
 
 def settings_for(database_url: str, **settings: Any) -> Settings:
-    return Settings(**{"database_url": database_url, "sqlite_synchronous": "OFF", **settings})
+    given: dict[str, Any] = {"database_url": database_url, "sqlite_synchronous": "OFF"}
+    return Settings(**{**given, **settings})
 
 
 def store_path(settings: Settings) -> Path:
@@ -39,7 +40,7 @@ def store_path(settings: Settings) -> Path:
 
 
 @contextmanager
-def opened(settings: Settings) -> Iterator[sqlite3.Connection]:
+def opened(settings: Settings) -> Generator[sqlite3.Connection]:
     """A connection of the test's own, committed at the end."""
     with closing(sqlite3.connect(store_path(settings))) as connection, connection:
         yield connection

@@ -44,6 +44,8 @@ def test_any_offset_names_the_same_moment(local: datetime, offset: timezone) -> 
     ("text", "micros"),
     [
         ("1970-01-01T00:00:00Z", 0),
+        ("1969-12-31T23:59:59.999999Z", -1),
+        ("1969-12-31T23:59:60Z", 0),
         ("1970-01-01T00:00:00.000001Z", 1),
         ("1970-01-01T00:00:01.5Z", 1_500_000),
         ("1970-01-01t00:00:01z", 1_000_000),
@@ -72,12 +74,10 @@ def test_a_time_is_read_as_it_is_meant(text: str, micros: int) -> None:
         "2026-11-23T21:45:47+01",
         "2026-11-23T21:45:47+24:00",
         "2026-11-23T24:00:00Z",
-        "2026-11-23T23:59:60Z",
         "2026-02-29T00:00:00Z",
         "2026-13-01T00:00:00Z",
         "0000-01-01T00:00:00Z",
         "0001-01-01T00:00:00+23:59",
-        "1969-12-31T23:59:59.999999Z",
         "9999-12-31T23:59:59-23:59",
         "12026-11-23T21:45:47Z",
         "2026-11-23T21:45:47Z\n",
@@ -94,7 +94,7 @@ def test_a_time_is_read_as_it_is_meant(text: str, micros: int) -> None:
     ],
 )
 def test_a_time_that_is_none_or_has_no_offset_is_refused(text: object) -> None:
-    with pytest.raises(ValueError, match=r"RFC 3339|no time that exists|1970 and 9999"):
+    with pytest.raises(ValueError, match=r"RFC 3339|no time that exists|years 1 and 9999"):
         parse_moment(text)
 
 

@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 LOCAL: Final = "127.0.0.1"
 ORC_SERVE: Final = (sys.executable, "-m", "compute_orchestrator.cli.app", "serve")
-START_SECONDS: Final = 30.0
+START_SECONDS: Final = 60.0
 ENOUGH_SECONDS: Final = 30.0
 LOOK_EVERY_SECONDS: Final = 0.02
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from compute_orchestrator.db.engine import Store
 from compute_orchestrator.db.models import Base
@@ -104,8 +105,12 @@ class House:
 async def rows(store: Store, sql: str, **parameters: Any) -> Rows:
     """What a query that every store understands brings."""
     async with store.reading() as (session, _):
-        result = await session.execute(text(sql), parameters)
-        return [dict(row) for row in result.mappings()]
+        return await _rows(session, sql, **parameters)
+
+
+async def _rows(session: AsyncSession, sql: str, **parameters: Any) -> Rows:
+    result = await session.execute(text(sql), parameters)
+    return [dict(row) for row in result.mappings()]
 
 
 async def run(store: Store, sql: str, **parameters: Any) -> None:
@@ -127,7 +132,10 @@ async def trail(store: Store, job_id: JobId) -> Rows:
 
 async def everything(store: Store) -> dict[str, Rows]:
     """Every row of every table: what must be the same where nothing was written."""
-    return {name: await rows(store, f"SELECT * FROM {name} ORDER BY 1") for name in TABLES}  # noqa: S608 - names of our own tables
+    async with store.reading() as (session, _):
+        return {
+            table: await _rows(session, f"SELECT * FROM {table} ORDER BY 1") for table in TABLES
+        }  # noqa: S608 - our own tables
 
 
 async def empty(store: Store) -> None:

@@ -25,14 +25,14 @@ from tests.store.undoing import undone
 
 QUEUES = ("a", "b", "c", "d")
 
+
+def waiting_job(queue: str, priority: int, run_in: int) -> NewJob:
+    return new_job(queue=queue, priority=priority, run_at=Micros(START + micros(run_in)))
+
+
 # Few different values, so that many jobs are equal but for the last of the three.
 waiting_jobs = st.builds(
-    lambda queue, priority, run_in: new_job(
-        queue=queue, priority=priority, run_at=Micros(START + micros(run_in))
-    ),
-    st.sampled_from(QUEUES),
-    st.integers(-1, 1),
-    st.integers(-2, 1),
+    waiting_job, st.sampled_from(QUEUES), st.integers(-1, 1), st.integers(-2, 1)
 )
 
 
@@ -98,7 +98,7 @@ async def test_a_delayed_job_is_not_claimed_before_it_is_promoted(
 
 
 async def test_a_queue_named_twice_is_asked_once(house: House) -> None:
-    asked = ClaimInput(worker_id="w", queues=["b", "a", "b", "a"])
+    asked = ClaimInput.model_validate({"worker_id": "w", "queues": ["b", "a", "b", "a"]})
     assert asked.to_domain().queues == ("a", "b")
     jobs = {(await house.create(queue="a")).id, (await house.create(queue="b")).id}
     claims = [await house.claims.claim(asked.to_domain()) for _ in range(3)]

@@ -25,10 +25,14 @@ from tests.store.undoing import undone
 FOREIGN = LeaseToken("f" * 32)
 
 
+def whole_microseconds(shortest: int, longest: int) -> st.SearchStrategy[float]:
+    return st.integers(micros(shortest), micros(longest)).map(lambda n: n / micros(1))
+
+
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    lease=st.floats(1, 100),
-    longest=st.none() | st.floats(1, 200),
+    lease=whole_microseconds(1, 100),
+    longest=st.none() | whole_microseconds(1, 200),
     gaps=st.lists(st.integers(0, 80_000_000), max_size=6),
 )
 @example(lease=86_400, longest=1.001, gaps=[0])
