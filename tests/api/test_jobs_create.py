@@ -4,20 +4,12 @@ import asyncio
 
 import httpx
 
-from tests.api.calls import JSON, Api, ok, problem, refused
+from tests.api.calls import JSON, Api, Json, ok, problem, refused
 from tests.api.conftest import MakeWorld
 from tests.api.stores import everything
-from tests.clocks import START
 from tests.conftest import World
 
 NOW = "2026-11-18T11:06:40.000000Z"
-assert START == 1_795_000_000_000_000
-
-FIELDS = """
-    id queue name payload priority status attempt retry_count max_retries release_count run_at
-    lease_seconds timeout_seconds retry locked_by locked_at last_heartbeat_at lease_expires_at
-    cancel_requested progress checkpoint result error tags created_at updated_at finished_at
-""".split()
 
 
 async def keyed(world: World, key: str | bytes, body: str = '{"name": "a"}') -> httpx.Response:
@@ -58,12 +50,11 @@ async def test_a_job_has_these_defaults(world: World) -> None:
         "updated_at": NOW,
         "finished_at": None,
     }
-    assert sorted(job) == sorted(FIELDS)
     assert type(job["id"]) is int
 
 
 async def test_a_job_keeps_what_it_was_given(api: Api) -> None:
-    given = {
+    given: Json = {
         "name": "bill",
         "queue": "money",
         "payload": {"b": [1, 2.5], "a": None},
@@ -210,9 +201,8 @@ async def test_different_bodies_at_once_under_one_key_make_one_job(world: World,
 
 
 async def test_keys_are_apart_and_creates_without_one_too(world: World, api: Api) -> None:
-    answers = [await keyed(world, key) for key in ("k", "K", "k ", "kk")]
-    # White space around a header's value is no part of it.
-    assert [answer.status_code for answer in answers] == [201, 201, 200, 201]
+    for key in ("k", "K", "kk"):
+        ok(await keyed(world, key), 201)
     await asyncio.gather(*(api.create() for _ in range(5)))
     assert len(await api.jobs()) == 8
 

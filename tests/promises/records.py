@@ -5,6 +5,7 @@ must be true of every trail.
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -48,6 +49,12 @@ def value(database: Path, sql: str, *parameters: object) -> Any:
     """The one value of the one row."""
     ((found,),) = (row.values() for row in rows(database, sql, *parameters))
     return found
+
+
+def micros(moment: str) -> int:
+    """A time as it is answered, as it is stored."""
+    since = datetime.fromisoformat(moment) - datetime(1970, 1, 1, tzinfo=UTC)
+    return since // timedelta(microseconds=1)
 
 
 def stored_jobs(database: Path) -> dict[int, dict[str, Any]]:

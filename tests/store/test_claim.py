@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compute_orchestrator.db.engine import Store
@@ -21,7 +21,7 @@ from compute_orchestrator.services.queues import PauseCall
 from tests.builders import claim_request, lease_key, new_job, report
 from tests.clocks import START, ManualClock
 from tests.store.house import House, everything, job_row, rows
-from tests.store.undoing import undone
+from tests.store.undoing import one_store, undone
 
 QUEUES = ("a", "b", "c", "d")
 
@@ -46,7 +46,7 @@ def best_first(jobs: Sequence[Job], wanted: Sequence[str], paused: set[str]) -> 
     return sorted(takeable, key=lambda job: (-job.priority, job.run_at, job.id))
 
 
-@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(one_store, max_examples=80)
 @given(
     wishes=st.lists(waiting_jobs, max_size=25),
     wanted=st.lists(st.sampled_from((*QUEUES, "unknown")), min_size=1, max_size=5, unique=True),
@@ -68,7 +68,7 @@ async def test_claims_take_the_best_jobs_of_their_queues_in_order(
         assert job is None or job.locked_by == request.worker_id
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(one_store, max_examples=25)
 @given(
     wishes=st.lists(waiting_jobs, max_size=12),
     wants=st.lists(st.sets(st.sampled_from(QUEUES), min_size=1), min_size=1, max_size=8),

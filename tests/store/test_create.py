@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy.exc import IntegrityError
 
@@ -25,7 +25,7 @@ from compute_orchestrator.services.jobs import CreateCall
 from tests.builders import create_call, new_job, report
 from tests.clocks import START
 from tests.store.house import House, everything, rows, run, trail
-from tests.store.undoing import undone
+from tests.store.undoing import one_store, undone
 
 words = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=20)
 seconds = st.integers(0, 31_536_000) | st.floats(0, 31_536_000)
@@ -44,7 +44,7 @@ new_jobs = st.builds(
 )
 
 
-@settings(max_examples=3000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(one_store, max_examples=60)
 @given(wishes=st.lists(new_jobs, min_size=1, max_size=5))
 async def test_a_job_is_stored_as_it_was_asked_for(store: Store, wishes: list[NewJob]) -> None:
     async with undone(store) as session:

@@ -1,7 +1,7 @@
 """Heartbeats: the token alone extends a lease, and never past the attempt's time."""
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from compute_orchestrator.db.engine import Store
@@ -20,7 +20,7 @@ from compute_orchestrator.services.wakeups import Wakeups
 from tests.builders import claim_request, heartbeat, lease_key, new_job, report
 from tests.clocks import START
 from tests.store.house import House, allow_the_impossible, everything, job_row, run
-from tests.store.undoing import undone
+from tests.store.undoing import one_store, undone
 
 FOREIGN = LeaseToken("f" * 32)
 
@@ -29,7 +29,7 @@ def whole_microseconds(shortest: int, longest: int) -> st.SearchStrategy[float]:
     return st.integers(micros(shortest), micros(longest)).map(lambda n: n / micros(1))
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(one_store, max_examples=40)
 @given(
     lease=whole_microseconds(1, 100),
     longest=st.none() | whole_microseconds(1, 200),

@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compute_orchestrator.db.engine import Store
@@ -24,7 +24,7 @@ from compute_orchestrator.services.reports import REASON_LENGTH, short_reason
 from tests.builders import claim_request, lease_key, new_job, report
 from tests.clocks import START
 from tests.store.house import House, everything, job_row, trail
-from tests.store.undoing import undone
+from tests.store.undoing import one_store, undone
 
 FOREIGN = LeaseToken("f" * 32)
 
@@ -279,7 +279,7 @@ async def test_a_retry_in_the_future_is_delayed_and_one_for_now_is_not(
     assert (await job_row(store, now.id))["delayed"] == 0
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(one_store, max_examples=30)
 @given(value=json_values)
 async def test_json_comes_back_as_the_text_that_it_was(store: Store, value: Any) -> None:
     sent = to_json(value)

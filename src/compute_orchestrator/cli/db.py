@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from compute_orchestrator.cli.plain import require_server, stop
+from compute_orchestrator.cli.plain import first_line, require_server, stop
 from compute_orchestrator.cli.serve import read_settings
 
 db_app = typer.Typer(help="The schema of the store.", no_args_is_help=True)
@@ -55,8 +55,3 @@ def current(*, database_url: DatabaseUrl = None) -> None:
     except (SQLAlchemyError, OSError) as error:
         stop(f"the store could not be read: {first_line(error)}")
     typer.echo(f"The schema is at {now or 'empty'}; this version needs {head}.")
-
-
-def first_line(error: Exception) -> str:
-    """What went wrong, without the statement and the links that SQLAlchemy adds below."""
-    return str(error).partition("\n")[0]

@@ -27,9 +27,9 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 WORKERS: Final = 3
-CALLS_AT_ONCE: Final = 4
+CALLS_AT_ONCE: Final = 8
 BACKOFF_SECONDS: Final = 0.1
-LOOK_SECONDS: Final = 0.2
+LOOK_SECONDS: Final = 0.4
 START_LOOK_SECONDS: Final = 0.05
 FREEZE_SECONDS: Final = 0.05
 START_SECONDS: Final = 60.0

@@ -16,7 +16,7 @@ TASK: Final = "count-python-file"
 URL_VARIABLE: Final = "ORC_DEMO_URL"
 NAME_VARIABLE: Final = "ORC_DEMO_WORKER"
 LEASE_SECONDS: Final = 3
-CONCURRENCY: Final = 2  # one file is parsed while the answer for another is on its way
+CONCURRENCY: Final = 4  # one file is parsed while the answer for another is on its way
 
 # CPython 3.11 counts the depth of the tree that it builds for the whole interpreter: two threads
 # that parse at once fail with "AST constructor recursion depth mismatch".

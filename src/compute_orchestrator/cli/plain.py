@@ -33,3 +33,8 @@ def require_server(command: str) -> None:
             f" ({', '.join(missing)} missing): pip install 'compute-orchestrator[server]'",
             code=MISUSED,
         )
+
+
+def first_line(error: Exception) -> str:
+    """What went wrong, without the statement and the links that SQLAlchemy adds below."""
+    return str(error).partition("\n")[0]

@@ -27,7 +27,7 @@ def serve(
 ) -> None:
     """Start the server. An SQLite file is made, or brought up to date, on the way."""
     require_server("serve")
-    from compute_orchestrator.cli.serving import CannotListen, run
+    from compute_orchestrator.cli.serving import CannotStart, run
     from compute_orchestrator.domain.errors import StartupError
 
     settings = read_settings(host=host, port=port, database_url=database_url)
@@ -35,7 +35,7 @@ def serve(
         run(settings)
     except StartupError as error:
         stop(error.detail)
-    except CannotListen as error:
+    except CannotStart as error:
         stop(str(error))
 
 

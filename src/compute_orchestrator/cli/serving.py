@@ -14,7 +14,9 @@ from typing import Final
 import typer
 import uvicorn
 from fastapi import FastAPI
+from sqlalchemy.exc import SQLAlchemyError
 
+from compute_orchestrator.cli.plain import first_line
 from compute_orchestrator.main import create_app
 from compute_orchestrator.settings import Settings
 from compute_orchestrator.telemetry import configure_logging
@@ -22,12 +24,12 @@ from compute_orchestrator.telemetry import configure_logging
 BACKLOG: Final = 2048
 
 
-class CannotListen(Exception):
-    """The address can't be listened on; the words say why."""
+class CannotStart(Exception):
+    """The store can't be opened or the address not listened on; the words say why."""
 
 
 def run(settings: Settings) -> None:
-    """Serve until SIGTERM or Ctrl-C. Raises StartupError or CannotListen where it can't start."""
+    """Serve until SIGTERM or Ctrl-C. Raises StartupError or CannotStart where it can't start."""
     configure_logging(settings.log_level, settings.log_format)
     server = Server(create_app(settings), settings)
 
@@ -64,9 +66,8 @@ class Server(uvicorn.Server):
         self._opened = AsyncExitStack()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002 - uvicorn gives none
-        lifespan = self._app.router.lifespan_context(self._app)
         try:
-            self.lifespan.state.update(await self._opened.enter_async_context(lifespan) or {})
+            await self._open()
             listener = listen(self._settings.host, self._settings.port)
             await super().startup([listener])
         except BaseException:
@@ -77,6 +78,15 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await super().shutdown(sockets)
         await self._opened.aclose()
+
+    async def _open(self) -> None:
+        lifespan = self._app.router.lifespan_context(self._app)
+        try:
+            state = await self._opened.enter_async_context(lifespan)
+        except (OSError, SQLAlchemyError) as error:
+            url = self._settings.database_url
+            raise CannotStart(f"can't open the store {url}: {first_line(error)}") from error
+        self.lifespan.state.update(state or {})
 
     def _announce(self, port: int) -> None:
         host = self._settings.host
@@ -92,13 +102,13 @@ def listen(host: str, port: int) -> socket.socket:
         family, kind, protocol, _, address = min(found, key=lambda it: it[0] != socket.AF_INET)
         listener = socket.socket(family, kind, protocol)
     except OSError as error:
-        raise CannotListen(f"can't listen on {host}: {error.strerror}") from error
+        raise CannotStart(f"can't listen on {host}: {error.strerror}") from error
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
     except OSError as error:
         listener.close()
-        raise CannotListen(
+        raise CannotStart(
             f"can't listen on {host}, port {port}: {error.strerror}; take another with --port"
         ) from error
     return listener

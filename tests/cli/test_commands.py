@@ -1,0 +1,109 @@
+"""What the commands say and how they end, called in this process."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from compute_orchestrator.cli.app import app
+from compute_orchestrator.cli.plain import SERVER_PACKAGES
+
+pytestmark = pytest.mark.usefixtures("no_settings")
+
+
+def orc(*words: str) -> Result:
+    return CliRunner().invoke(app, list(words), prog_name="orc")
+
+
+@pytest.fixture
+def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A user's own settings and folder are not what is tested."""
+    monkeypatch.delenv("ORC_DATABASE_URL", raising=False)
+    monkeypatch.delenv("ORC_PORT", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def database_url(tmp_path: Path) -> str:
+    return f"sqlite+aiosqlite:///{tmp_path / 'orc.db'}"
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["serve"], ["worker"], ["demo"], ["db"], ["db", "upgrade"], ["db", "current"]]
+)
+def test_every_command_has_help(words: list[str]) -> None:
+    shown = orc(*words, "--help")
+    assert shown.exit_code == 0
+    assert "Usage: orc" in shown.output
+
+
+def test_version() -> None:
+    shown = orc("--version")
+    assert shown.exit_code == 0
+    assert re.fullmatch(r"orc \d+\.\d+\.\d+\S*\n", shown.output)
+
+
+@pytest.mark.parametrize("words", [["serve"], ["demo"], ["db", "upgrade"], ["db", "current"]])
+@pytest.mark.parametrize("missing", SERVER_PACKAGES)
+def test_without_the_server_a_command_says_so(
+    words: list[str], missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    refused = orc(*words)
+    assert refused.exit_code == 2
+    assert refused.stderr.startswith(f"orc: `orc {' '.join(words)}` needs the server")
+    assert missing in refused.stderr
+    assert refused.stderr.count("\n") == 1
+
+
+def test_a_bad_setting_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORC_PORT", "many")
+    refused = orc("serve")
+    assert refused.exit_code == 2
+    assert refused.stderr.startswith("orc: the setting ORC_PORT is not valid: ")
+    assert refused.stderr.count("\n") == 1
+
+
+def test_an_unknown_store_is_refused_in_words() -> None:
+    for words in (["serve"], ["db", "upgrade"], ["db", "current"]):
+        refused = orc(*words, "--database-url", "mysql://somewhere/jobs")
+        assert refused.exit_code == 1, words
+        assert refused.stderr.startswith("orc: "), words
+        assert refused.stderr.count("\n") == 1, words
+
+
+def test_a_file_that_is_no_database_is_refused_in_words(tmp_path: Path, database_url: str) -> None:
+    (tmp_path / "orc.db").write_bytes(b"not a database " * 100)
+    for words in (["serve", "--port", "0"], ["db", "upgrade"], ["db", "current"]):
+        refused = orc(*words, "--database-url", database_url)
+        assert refused.exit_code == 1, words
+        assert "file is not a database" in refused.stderr, words
+        assert "Traceback" not in refused.stderr, words
+
+
+def test_db_upgrade_takes_an_empty_store_to_the_newest_schema(database_url: str) -> None:
+    before = orc("db", "current", "--database-url", database_url)
+    first = orc("db", "upgrade", "--database-url", database_url)
+    second = orc("db", "upgrade", "--database-url", database_url)
+    after = orc("db", "current", "--database-url", database_url)
+    assert [it.exit_code for it in (before, first, second, after)] == [0, 0, 0, 0]
+
+    needed = re.fullmatch(r"The schema is at empty; this version needs (\w+)\.\n", before.output)
+    assert needed
+    head = needed[1]
+    assert first.output == f"The schema went from empty to {head}, the newest.\n"
+    assert second.output == f"The schema is at {head}, the newest.\n"
+    assert after.output == f"The schema is at {head}; this version needs {head}.\n"
+
+
+def test_the_store_of_the_environment_is_taken_and_the_flag_wins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database_url: str
+) -> None:
+    other = tmp_path / "other.db"
+    monkeypatch.setenv("ORC_DATABASE_URL", f"sqlite+aiosqlite:///{other}")
+    assert orc("db", "upgrade", "--database-url", database_url).exit_code == 0
+    assert not other.exists()
+    assert orc("db", "upgrade").exit_code == 0
+    assert other.exists()
