@@ -40,12 +40,17 @@ def main(
     warmup: Annotated[float, typer.Option(min=0, help="Seconds before it, not counted.")] = 0.5,
     connections: Annotated[int, typer.Option(min=1, help="Where many are measured.")] = 64,
     directory: Annotated[
-        Path | None, typer.Option("--dir", help="For the databases; on a real disk.")
+        Path | None,
+        typer.Option(
+            "--dir", help="For the databases; on a real disk.", exists=True, file_okay=False
+        ),
     ] = None,
     json: Annotated[Path | None, typer.Option(help="Writes every figure to this file.")] = None,
 ) -> None:
     """Measure the server beside FastAPI without a store, in turns, on one machine."""
     out = report.console()
+    if json is not None:
+        json.touch()  # a path that can't be written is said now, not after the run
     with tempfile.TemporaryDirectory(prefix="orc-bench-", dir=directory) as name:
         place = Path(name)
         if machine.file_system_of(place) in machine.MEMORY_FILE_SYSTEMS:

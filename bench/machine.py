@@ -25,6 +25,8 @@ class Machine(BaseModel):
     system: str
     # The median of appending 4 KiB and waiting for the disk.
     fsync_ms: float
+    # What others took of the processors just before the run, 0 to 1.
+    busy: float
 
 
 def describe(directory: Path) -> Machine:
@@ -36,6 +38,7 @@ def describe(directory: Path) -> Machine:
         uvicorn=version("uvicorn"),
         system=platform.system(),
         fsync_ms=_fsync_ms(directory),
+        busy=psutil.cpu_percent(interval=2) / 100,
     )
 
 

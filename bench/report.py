@@ -23,7 +23,8 @@ def show_machine(out: Console, machine: Machine) -> None:
     out.print(
         f"{machine.cores} cores, shared with the load generator; Python {machine.python}, "
         f"SQLite {machine.sqlite}, FastAPI {machine.fastapi}, uvicorn {machine.uvicorn}, "
-        f"{machine.system}; the disk takes {machine.fsync_ms:.2f} ms to sync 4 KiB (median).",
+        f"{machine.system}; the disk takes {machine.fsync_ms:.2f} ms to sync 4 KiB (median); "
+        f"others kept the processors {machine.busy:.0%} busy just before.",
         highlight=False,
     )
 

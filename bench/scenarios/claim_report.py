@@ -1,8 +1,8 @@
 """`claim-report`: claim a job, report it succeeded with a result; each is counted as a request."""
 
 from bench.measurement import Measurement
-from bench.outcome import Outcome, compare
-from bench.scenarios.turns import Options, fill_queue, in_turns, measure_for_seconds
+from bench.outcome import Outcome
+from bench.scenarios.turns import Options, beside_ceiling, fill_queue, in_turns, measure_for_seconds
 from bench.subjects import Server, ceiling, fixed, ours
 
 
@@ -13,10 +13,6 @@ def run(options: Options) -> Outcome:
 
     subjects = [ours(options.directory / "claim-report.db"), ceiling(), fixed()]
     series = in_turns("claim+report", subjects, options, measure)
-    rate = compare(
-        "requests a second, ours : ceiling",
-        series[0],
-        series[1],
-        lambda measured: measured.requests_per_second,
+    return Outcome(
+        scenario="claim-report", series=series, ratios=beside_ceiling(series[0], series[1])
     )
-    return Outcome(scenario="claim-report", series=series, ratios=[rate])

@@ -1,7 +1,7 @@
 """`create`: POST /jobs with a small payload, beside FastAPI without a store."""
 
-from bench.outcome import Outcome, compare
-from bench.scenarios.turns import Options, in_turns, measure_for_seconds
+from bench.outcome import Outcome
+from bench.scenarios.turns import Options, beside_ceiling, in_turns, measure_for_seconds
 from bench.subjects import ceiling, fixed, ours
 
 
@@ -13,10 +13,4 @@ def run(options: Options) -> Outcome:
         options,
         lambda server: measure_for_seconds(server, "create", options),
     )
-    rate = compare(
-        "requests a second, ours : ceiling",
-        series[0],
-        series[1],
-        lambda measured: measured.requests_per_second,
-    )
-    return Outcome(scenario="create", series=series, ratios=[rate])
+    return Outcome(scenario="create", series=series, ratios=beside_ceiling(series[0], series[1]))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bench.load import run_load
 from bench.measurement import Measurement, Plan
-from bench.outcome import Series
+from bench.outcome import Ratio, Series, compare
 from bench.subjects import NO_STORE, Server, Subject, running
 
 FILLING_CONNECTIONS = 64
@@ -57,6 +57,24 @@ def servers_in_turns(
             options.say(f"{what}, round {number} of {options.rounds}: {server.subject}")
             its.rounds.append(measure(server))
     return series
+
+
+def beside_ceiling(subject: Series, ceiling: Series) -> list[Ratio]:
+    return [
+        compare(
+            "requests a second, ours : ceiling",
+            subject,
+            ceiling,
+            lambda measured: measured.requests_per_second,
+        ),
+        # Steadier where other processes take their share of the machine.
+        compare(
+            "requests a second of the server's CPU, ours : ceiling",
+            subject,
+            ceiling,
+            lambda measured: 1 / measured.server_cpu_us,
+        ),
+    ]
 
 
 def measure_for_seconds(server: Server, conversation: str, options: Options) -> Measurement:

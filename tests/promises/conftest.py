@@ -1,7 +1,8 @@
-"""One server process for a module's tests, each with a queue of its own; or one for a test alone."""
+"""One server process for a module's tests, each with a queue of its own; or one for one test."""
 
 from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -11,9 +12,12 @@ from tests.promises.servers import ServerProcess, http_client, running_server
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[ServerProcess]:
-    """Shared by the tests of a module: it is neither killed nor frozen."""
-    async with running_server(tmp_path_factory.mktemp("server")) as server:
+async def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncGenerator[ServerProcess]:
+    """Shared by the tests of a module, with its SETTINGS: it is neither killed nor frozen."""
+    settings: dict[str, Any] = getattr(request.module, "SETTINGS", {})
+    async with running_server(tmp_path_factory.mktemp("server"), **settings) as server:
         yield server
 
 

@@ -64,7 +64,7 @@ def stored_jobs(database: Path) -> dict[int, dict[str, Any]]:
 
 def trails(database: Path) -> dict[int, list[Event]]:
     """Every job's events, in their order."""
-    found = rows(database, f"SELECT {', '.join(Event._fields)} FROM job_events ORDER BY job_id, id")
+    found = rows(database, f"SELECT {', '.join(Event._fields)} FROM job_events ORDER BY job_id, id")  # noqa: S608
     events = (Event(**row) for row in found)
     return {job_id: list(trail) for job_id, trail in groupby(events, lambda it: it.job_id)}
 

@@ -7,13 +7,15 @@ import os
 import signal
 import socket
 import sys
-from asyncio.subprocess import Process
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, TYPE_CHECKING
 
 import httpx
+
+if TYPE_CHECKING:
+    from asyncio.subprocess import Process
 
 T = TypeVar("T")
 
@@ -42,7 +44,7 @@ async def until(look: Callable[[], Awaitable[T]], seconds: float = ENOUGH_SECOND
 
 
 async def real_seconds(seconds: float) -> None:
-    """Let real time go by: a server process has a real clock, and gaps are what promise 9 tells of."""
+    """Let real time go by: a server process has a real clock, and promise 9 tells of gaps."""
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await asyncio.Event().wait()

@@ -78,7 +78,9 @@ async def test_what_was_answered_survives_kills_in_the_middle_of_a_hundred_write
         async def work_off(name: str) -> bool:
             while (lease := await claim(http, name)) is not None:
                 ok(await report(http, lease, "succeeded"))
-            return value(server.database, "SELECT count(*) FROM jobs WHERE finished_at IS NULL") == 0
+            return (
+                value(server.database, "SELECT count(*) FROM jobs WHERE finished_at IS NULL") == 0
+            )
 
         await asyncio.gather(*(until(lambda n=n: work_off(f"late-{n}")) for n in range(8)))
         assert lost(ledger, server.database) == []

@@ -1,7 +1,6 @@
 """Promise 2: at any moment a job has at most one unexpired lease; of many claims, one gets it."""
 
 import asyncio
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.promises.calls import Job, beat, claim, code, create, ok
+from tests.promises.calls import Job, beat, claim, code, create
 from tests.promises.records import (
     Event,
     actions,
@@ -17,10 +16,9 @@ from tests.promises.records import (
     micros,
     stored_jobs,
     trails,
-    value,
 )
 from tests.promises.servers import http_client, running_server, until
-from tests.promises.workers import Team, hire, overlaps
+from tests.promises.workers import Team, expired_leases, hire, overlaps
 
 pytestmark = [
     pytest.mark.process,
@@ -98,25 +96,6 @@ async def test_the_reaper_and_a_heartbeat_racing_for_an_expired_lease_have_one_w
             for lease, answer in zip(leases, answers, strict=True):
                 outcomes.add(winner(stored[lease["id"]], found[lease["id"]], lease, answer))
     assert outcomes == {"heartbeat", "reaper"}
-
-
-async def expired_leases(
-    http: httpx.AsyncClient, database: Path, queue: str, size: int
-) -> list[Job]:
-    """Leases that ran out while the reaper watched, and that nobody took yet."""
-    await asyncio.gather(*(create(http, queue=queue) for _ in range(size)))
-    claims = (claim(http, f"{queue}-{n}", queues=[queue], lease_seconds=1) for n in range(size))
-    leases = [job for job in await asyncio.gather(*claims) if job is not None]
-    assert len(leases) == size
-    ok(await http.post("/jobs/reap"))  # from the first time on it watches
-    expiry = value(database, "SELECT max(lease_expires_at) FROM jobs WHERE queue = ?", queue)
-    watched = value(database, "SELECT since + 1000000 FROM watch")
-
-    async def over() -> bool:
-        return time.time_ns() // 1000 > max(expiry, watched)
-
-    await until(over)
-    return leases
 
 
 async def race(

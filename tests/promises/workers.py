@@ -4,15 +4,18 @@ silent in the middle. What each was told about its leases is kept, to be compare
 
 import asyncio
 import random
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import groupby, pairwise
+from pathlib import Path
 from typing import Final
 
 import httpx
 
-from tests.promises.calls import Job, beat, claim, report
-from tests.promises.servers import real_seconds
+from tests.promises.calls import Job, beat, claim, create, ok, report
+from tests.promises.records import value
+from tests.promises.servers import real_seconds, until
 
 BEATS_PER_LEASE: Final = 4
 
@@ -58,7 +61,9 @@ class Team:
                 job["lease_expires_at"],
             )
             self.leases.append(held)
-            await self._run(job, held, chance.choice(("quick", "slow", "silent", "fail", "release")))
+            await self._run(
+                job, held, chance.choice(("quick", "slow", "silent", "fail", "release"))
+            )
 
     async def _run(self, job: Job, held: Held, fate: str) -> None:
         if fate == "slow":  # longer than the first lease
@@ -103,3 +108,22 @@ async def hire(team: Team, size: int) -> None:
     async with asyncio.TaskGroup() as group:
         for number in range(size):
             group.create_task(team.work(f"worker-{number}"))
+
+
+async def expired_leases(
+    http: httpx.AsyncClient, database: Path, queue: str, size: int
+) -> list[Job]:
+    """Leases that ran out while the reaper watched, and that nobody took yet."""
+    await asyncio.gather(*(create(http, queue=queue) for _ in range(size)))
+    claims = (claim(http, f"{queue}-{n}", queues=[queue], lease_seconds=1) for n in range(size))
+    leases = [job for job in await asyncio.gather(*claims) if job is not None]
+    assert len(leases) == size
+    ok(await http.post("/jobs/reap"))  # from the first time on it watches
+    expiry = value(database, "SELECT max(lease_expires_at) FROM jobs WHERE queue = ?", queue)
+    watched = value(database, "SELECT since + 1000000 FROM watch")
+
+    async def over() -> bool:
+        return time.time_ns() // 1000 > max(expiry, watched)
+
+    await until(over)
+    return leases

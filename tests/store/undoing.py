@@ -10,7 +10,6 @@ from compute_orchestrator.db.sessions import WriteSession
 from compute_orchestrator.services.transactions import Transactions
 from compute_orchestrator.services.wakeups import Wakeups
 
-
 one_store = settings(
     deadline=None,  # the machine may be busy with something else
     suppress_health_check=[HealthCheck.function_scoped_fixture],  # the store is left as it was

@@ -41,7 +41,8 @@ class View:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._bar.stop()
+        if self.console.is_terminal:
+            self._bar.stop()
 
     def say(self, line: str) -> None:
         self.console.print(line, markup=False, soft_wrap=True)

@@ -1,5 +1,6 @@
 """One HTTP call: what is sent, what an answer means, when it is sent again."""
 
+import asyncio
 import ipaddress
 import json
 from collections.abc import Mapping, Sequence
@@ -48,11 +49,12 @@ class Caller:
         base = check_url(url)
         self.url = str(base)
         self._patience = patience
+        # httpx walks its queue of waiting requests at each change; so none wait there, but here.
+        self._places = asyncio.Semaphore(max_connections)
         self._http = httpx.AsyncClient(
             base_url=base,
             headers={"Accept": "application/json", "User-Agent": f"compute-orchestrator/{_sdk()}"},
-            # Waiting for one's own pool is no fault of the server.
-            timeout=httpx.Timeout(timeout_seconds, pool=None),
+            timeout=timeout_seconds,
             limits=httpx.Limits(
                 max_connections=max_connections,
                 max_keepalive_connections=max_connections,
@@ -105,7 +107,8 @@ class Caller:
 
     async def _send(self, request: httpx.Request) -> bytes | None:
         try:
-            response = await self._http.send(request)
+            async with self._places:
+                response = await self._http.send(request)
         except httpx.HTTPError as error:
             raise _no_answer(error, request) from error
         if response.status_code == NO_CONTENT:

@@ -74,9 +74,10 @@ class OrchestratorClient:
         *,
         timeout_seconds: float = 10.0,
         patience: Patience | None = None,
-        max_connections: int = 64,
+        max_connections: int = 16,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
+        """More connections make each call dearer: httpx looks through all of them every time."""
         self._caller = Caller(
             url,
             timeout_seconds=timeout_seconds,

@@ -2,11 +2,20 @@
 
 from typing import Annotated
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
 from compute_orchestrator.domain.lease import ClaimRequest
 from compute_orchestrator.schemas.jobs import EXAMPLE_JOB, JobOutput
 from compute_orchestrator.schemas.values import Input, LeaseSeconds, Segment, ShortText
+
+MOST_QUEUES = 32
+
+
+def _few(queues: list[str]) -> list[str]:
+    """Duplicates count once."""
+    if len(set(queues)) > MOST_QUEUES:
+        raise ValueError(f"must name at most {MOST_QUEUES} queues")
+    return queues
 
 
 class ClaimInput(Input):
@@ -17,8 +26,8 @@ class ClaimInput(Input):
     )
 
     worker_id: Segment
-    queues: Annotated[list[Segment], Field(min_length=1, max_length=32)] | None = Field(
-        None, description='Where to take from; "default".'
+    queues: Annotated[list[Segment], Field(min_length=1), AfterValidator(_few)] | None = Field(
+        None, description='Where to take from, at most 32; "default".'
     )
     lease_seconds: LeaseSeconds | None = Field(None, description="The length of this lease.")
     request_id: ShortText | None = Field(

@@ -32,53 +32,52 @@ _MATCHES = """
 """
 
 
-def _page(window: str, order: str) -> str:
-    """A page out of a window of ids. The last row is the window's end: its id and its size."""
-    return f"""
-        WITH looked_at AS MATERIALIZED ({window}),
-             page AS (SELECT {_LEAN_COLUMNS} FROM jobs
-                       WHERE id IN (SELECT id FROM looked_at) AND {_MATCHES}
-                       ORDER BY id {order} LIMIT :n)
-        SELECT * FROM page
-    """
-
-
-def _by_id(order: str) -> str:
-    beyond = "<" if order == "DESC" else ">"
-    return f"""
-        SELECT id FROM jobs WHERE id {beyond} :after ORDER BY id {order} LIMIT :window
-    """
-
-
-def _by_tag(order: str) -> str:
-    beyond = "<" if order == "DESC" else ">"
-    return f"""
-        SELECT DISTINCT job_id AS id FROM job_tags
-         WHERE tag IN (SELECT value FROM json_each(:tags)) AND job_id {beyond} :after
-         ORDER BY job_id {order} LIMIT :window
-    """
-
-
-PAGES = {
-    (newest, tagged): Statement(
-        sqlite=_page(
-            (_by_tag if tagged else _by_id)("DESC" if newest else "ASC"),
-            "DESC" if newest else "ASC",
-        ),
-    )
-    for newest in (True, False)
-    for tagged in (True, False)
-}
-
-WINDOWS = {
-    (newest, tagged): Statement(
+def _page(looked_at: str, order: str) -> Statement:
+    """The jobs that match, out of those that are looked at."""
+    return Statement(
         sqlite=f"""
-            SELECT count(*), {"min" if newest else "max"}(id)
-              FROM ({(_by_tag if tagged else _by_id)("DESC" if newest else "ASC")})
+            SELECT {_LEAN_COLUMNS} FROM jobs
+             WHERE {looked_at} AND {_MATCHES}
+             ORDER BY id {order} LIMIT :n
         """,
     )
-    for newest in (True, False)
-    for tagged in (True, False)
+
+
+# The window's last id; no row where fewer are left. Each is a walk along one index.
+_NEWEST_EDGE = "SELECT id FROM jobs WHERE id < :after ORDER BY id DESC LIMIT 1 OFFSET :window - 1"
+_OLDEST_EDGE = "SELECT id FROM jobs WHERE id > :after ORDER BY id LIMIT 1 OFFSET :window - 1"
+
+
+def _tagged(beyond: str, order: str) -> str:
+    """The ids of the window. Each tag is walked no further than the window is long."""
+    return f"""
+        SELECT DISTINCT tagged.job_id AS id
+          FROM json_each(:tags) AS wanted
+         CROSS JOIN job_tags AS tagged
+            ON tagged.tag = wanted.value
+           AND tagged.job_id IN (SELECT walk.job_id FROM job_tags AS walk
+                                  WHERE walk.tag = wanted.value AND walk.job_id {beyond} :after
+                                  ORDER BY walk.job_id {order} LIMIT :window)
+         ORDER BY tagged.job_id {order} LIMIT :window
+    """
+
+
+_NEWEST_TAGGED = _tagged("<", "DESC")
+_OLDEST_TAGGED = _tagged(">", "ASC")
+
+# By (newest first, by tag).
+PAGES = {
+    (True, False): _page(f"id < :after AND id >= coalesce(({_NEWEST_EDGE}), 0)", "DESC"),
+    (False, False): _page(f"id > :after AND id <= coalesce(({_OLDEST_EDGE}), {LARGEST_ID})", "ASC"),
+    (True, True): _page(f"id IN ({_NEWEST_TAGGED})", "DESC"),
+    (False, True): _page(f"id IN ({_OLDEST_TAGGED})", "ASC"),
+}
+
+EDGES = {
+    (True, False): Statement(sqlite=_NEWEST_EDGE),
+    (False, False): Statement(sqlite=_OLDEST_EDGE),
+    (True, True): Statement(sqlite=f"{_NEWEST_TAGGED} OFFSET :window - 1"),
+    (False, True): Statement(sqlite=f"{_OLDEST_TAGGED} OFFSET :window - 1"),
 }
 
 SCHEMA_REVISION = Statement(sqlite="SELECT version_num FROM alembic_version")
@@ -140,8 +139,8 @@ async def page_of_jobs(
     jobs = [job_from(row) for row in rows]
     if len(jobs) == limit:
         return Page(jobs, jobs[-1].id)
-    looked_at, last_id = (await session.fetch(WINDOWS[kind], **start))[0]
-    return Page(jobs, last_id if looked_at == window else None)
+    edge = await session.fetch(EDGES[kind], **start)
+    return Page(jobs, edge[0][0] if edge else None)
 
 
 async def page_of_events(
