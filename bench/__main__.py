@@ -36,7 +36,7 @@ def main(
         list[Scenario] | None, typer.Argument(help="All when none is named.")
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Measurements of each subject.")] = 3,
-    seconds: Annotated[float, typer.Option(min=0.5, help="Length of a measurement.")] = 2,
+    seconds: Annotated[float, typer.Option(min=0.5, help="Length of a measurement.")] = 1.5,
     warmup: Annotated[float, typer.Option(min=0, help="Seconds before it, not counted.")] = 0.5,
     connections: Annotated[int, typer.Option(min=1, help="Where many are measured.")] = 64,
     directory: Annotated[

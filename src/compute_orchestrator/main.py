@@ -74,6 +74,8 @@ def create_app(settings: Settings | None = None, *, clock: Clock | None = None) 
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        # FastAPI would look its providers up in each request.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
         lifespan=lambda app: _lifespan(app, settings, clock),
     )
     app.state.size_limits = SizeLimits(

@@ -59,9 +59,9 @@ async def test_a_store_that_does_not_answer_is_not_ready(world: World) -> None:
         assert int(answer.headers["retry-after"]) >= 1
 
 
-async def test_a_store_without_its_tables_is_not_ready(world: World) -> None:
+async def test_a_store_without_a_schema_is_not_ready(world: World) -> None:
     with opened(world.settings) as connection:
-        connection.execute("DROP TABLE jobs")
+        connection.execute("DROP TABLE alembic_version")
     await not_ready(world)
 
 

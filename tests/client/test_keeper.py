@@ -155,4 +155,4 @@ async def test_saving_often_makes_few_heartbeats() -> None:
     beating.cancel()
     await asyncio.wait({beating})
     assert beats == [0, 1, 2]
-    assert loop.time() - start > 2 / 3 * 0.9  # the first at once, then a third of a lease apart
+    assert loop.time() - start > 0.5  # the first at once, then about a third of a lease apart

@@ -10,7 +10,7 @@ from tests.promises.servers import until
 
 Job = dict[str, Any]
 
-CREATED, NOTHING = 201, 204
+OK, CREATED, NOTHING = 200, 201, 204
 
 
 async def create(http: httpx.AsyncClient, **wishes: Any) -> Job:
@@ -59,7 +59,7 @@ async def operate(http: httpx.AsyncClient, job_id: int, what: str) -> Job:
 
 
 def ok(answer: httpx.Response) -> Any:
-    assert answer.status_code == httpx.codes.OK, answer.text
+    assert answer.status_code == OK, answer.text
     return answer.json()
 
 

@@ -1,4 +1,4 @@
-"""One server process for a module's tests, each with a queue of its own; or one for one test."""
+"""One server process for a module's tests, each of which has a queue of its own."""
 
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -16,7 +16,8 @@ async def server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncGenerator[ServerProcess]:
     """Shared by the tests of a module, with its SETTINGS: it is neither killed nor frozen."""
-    settings: dict[str, Any] = getattr(request.module, "SETTINGS", {})
+    module: Any = request.module  # pyright: ignore[reportUnknownMemberType] - pytest has no type
+    settings: dict[str, Any] = getattr(module, "SETTINGS", {})
     async with running_server(tmp_path_factory.mktemp("server"), **settings) as server:
         yield server
 

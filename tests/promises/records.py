@@ -38,6 +38,29 @@ class Event(NamedTuple):
     lease_token: str | None
 
 
+TRAILS: Final = """
+    SELECT id, job_id, action, from_status, to_status, actor, reason, attempt, at, lease_token
+      FROM job_events ORDER BY job_id, id
+"""
+
+# One snapshot: a job whose last event tells another status, or none.
+DISAGREEMENTS: Final = """
+    SELECT jobs.id, jobs.status, last.to_status
+      FROM jobs
+      LEFT JOIN job_events AS last
+             ON last.id = (SELECT max(id) FROM job_events WHERE job_id = jobs.id)
+     WHERE last.to_status IS NOT jobs.status
+"""
+
+# The counters are written with the events: whatever happened, they tell the same.
+COUNTED: Final = """
+    SELECT action, sum(count) AS n
+      FROM (SELECT action, count FROM stats UNION ALL SELECT action, count FROM stat_deltas)
+     WHERE action <> 'promote' GROUP BY action ORDER BY action
+"""
+TOLD: Final = "SELECT action, count(*) AS n FROM job_events GROUP BY action ORDER BY action"
+
+
 def rows(database: Path, sql: str, *parameters: object) -> list[dict[str, Any]]:
     """What another process reads in the file now."""
     with closing(sqlite3.connect(database)) as connection:
@@ -64,8 +87,7 @@ def stored_jobs(database: Path) -> dict[int, dict[str, Any]]:
 
 def trails(database: Path) -> dict[int, list[Event]]:
     """Every job's events, in their order."""
-    found = rows(database, f"SELECT {', '.join(Event._fields)} FROM job_events ORDER BY job_id, id")  # noqa: S608
-    events = (Event(**row) for row in found)
+    events = (Event(**row) for row in rows(database, TRAILS))
     return {job_id: list(trail) for job_id, trail in groupby(events, lambda it: it.job_id)}
 
 
@@ -75,16 +97,6 @@ def trail_of(database: Path, job_id: int) -> list[Event]:
 
 def actions(events: Iterable[Event]) -> list[str]:
     return [event.action for event in events]
-
-
-# One snapshot: a job whose last event tells another status, or none.
-DISAGREEMENTS: Final = """
-    SELECT jobs.id, jobs.status, last.to_status
-      FROM jobs
-      LEFT JOIN job_events AS last
-             ON last.id = (SELECT max(id) FROM job_events WHERE job_id = jobs.id)
-     WHERE last.to_status IS NOT jobs.status
-"""
 
 
 def faults_of_trails(database: Path) -> list[str]:

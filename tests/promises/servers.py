@@ -10,7 +10,7 @@ import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any, Final, TypeVar, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import httpx
 
@@ -111,7 +111,7 @@ class ServerProcess:
         assert self._process is not None
         assert self._process.returncode is None, self.log
         try:
-            return (await http.get("/readyz")).status_code == httpx.codes.OK
+            return (await http.get("/readyz")).is_success
         except httpx.TransportError:
             return False
 

@@ -12,6 +12,8 @@ from tests.promises.writers import Crowd, Ledger
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(120)]
 
+RUNNING = "SELECT count(*) FROM jobs WHERE status = 'running'"
+LEFT = "SELECT count(*) FROM jobs WHERE finished_at IS NULL"
 ACTION_OF = {"succeeded": "succeed", "failed": "fail", "queued": "release"}
 
 
@@ -61,10 +63,8 @@ async def test_what_was_answered_survives_kills_in_the_middle_of_a_hundred_write
         assert ledger.reports
 
         # Leases whose claim or report was cut run out; then nothing is held by anybody.
-        running = "SELECT count(*) FROM jobs WHERE status = 'running'"
-
         async def nothing_runs() -> bool:
-            return value(server.database, running) == 0
+            return value(server.database, RUNNING) == 0
 
         await until(nothing_runs)
         assert {job["status"] for job in stored_jobs(server.database).values()} <= {
@@ -78,9 +78,7 @@ async def test_what_was_answered_survives_kills_in_the_middle_of_a_hundred_write
         async def work_off(name: str) -> bool:
             while (lease := await claim(http, name)) is not None:
                 ok(await report(http, lease, "succeeded"))
-            return (
-                value(server.database, "SELECT count(*) FROM jobs WHERE finished_at IS NULL") == 0
-            )
+            return value(server.database, LEFT) == 0
 
         await asyncio.gather(*(until(lambda n=n: work_off(f"late-{n}")) for n in range(8)))
         assert lost(ledger, server.database) == []

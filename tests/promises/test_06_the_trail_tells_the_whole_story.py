@@ -9,7 +9,15 @@ import httpx
 import pytest
 
 from tests.promises.calls import beat, claimed, create, get, ok, operate, report
-from tests.promises.records import DISAGREEMENTS, faults_of_trails, rows, trail_of, value
+from tests.promises.records import (
+    COUNTED,
+    DISAGREEMENTS,
+    TOLD,
+    faults_of_trails,
+    rows,
+    trail_of,
+    value,
+)
 from tests.promises.servers import http_client, running_server, until
 from tests.promises.writers import Crowd
 
@@ -18,14 +26,6 @@ pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.timeout(120),
 ]
-
-# The counters are written with the events: whatever happened, they tell the same.
-COUNTED = """
-    SELECT action, sum(count) AS n
-      FROM (SELECT action, count FROM stats UNION ALL SELECT action, count FROM stat_deltas)
-     WHERE action <> 'promote' GROUP BY action ORDER BY action
-"""
-TOLD = "SELECT action, count(*) AS n FROM job_events GROUP BY action ORDER BY action"
 
 
 async def test_every_way_through_the_state_machine_is_told_as_it_was(

@@ -18,6 +18,7 @@ from tests.promises.records import value
 from tests.promises.servers import real_seconds, until
 
 BEATS_PER_LEASE: Final = 4
+FATES: Final = ("quick", "slow", "silent", "fail", "release")
 
 
 @dataclass
@@ -34,7 +35,7 @@ class Held:
 
 @dataclass
 class Team:
-    """`leases` is what all its workers were told; `beaten` how often a lease was refused."""
+    """`leases` is what all its workers were told; `refused` how often the server knew better."""
 
     http: httpx.AsyncClient
     queue: str
@@ -61,9 +62,7 @@ class Team:
                 job["lease_expires_at"],
             )
             self.leases.append(held)
-            await self._run(
-                job, held, chance.choice(("quick", "slow", "silent", "fail", "release"))
-            )
+            await self._run(job, held, chance.choice(FATES))
 
     async def _run(self, job: Job, held: Held, fate: str) -> None:
         if fate == "slow":  # longer than the first lease

@@ -32,7 +32,7 @@ DRAINED_BYTES: Final = 64 * 1024 * 1024
 
 # Escapes (NUL, surrogates), integers that may be too long, exponents: only then every value is
 # looked at; other JSON can't hold what is refused.
-_SUSPICIOUS = re.compile(rb"\\u|[0-9]{19}|[0-9.][eE]")
+_SUSPICIOUS = re.compile(rb"\\u|[0-9]{19}|[0-9.][eE]\+?[0-9]{3}")
 
 
 @dataclass(frozen=True, slots=True)

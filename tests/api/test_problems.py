@@ -1,0 +1,257 @@
+"""Problems: every code of section 9, in one shape; 404 and 405 of the router."""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from typing import Any
+
+import httpx
+import pytest
+
+from compute_orchestrator.domain import errors
+from compute_orchestrator.settings import Settings
+from tests.api.calls import JSON, NOBODY, Api, ok, problem, told
+from tests.api.conftest import MakeWorld
+from tests.api.stores import everything, opened
+from tests.clocks import ManualClock
+from tests.conftest import URL, World, running_world
+
+CODES = {
+    "not-local": 403,
+    "origin-refused": 403,
+    "job-not-found": 404,
+    "not-found": 404,
+    "method-not-allowed": 405,
+    "request-timeout": 408,
+    "lease-lost": 409,
+    "invalid-transition": 409,
+    "payload-too-large": 413,
+    "unsupported-media-type": 415,
+    "host-refused": 421,
+    "validation-error": 422,
+    "idempotency-mismatch": 422,
+    "internal-error": 500,
+    "store-unavailable": 503,
+    "overloaded": 503,
+    "shutting-down": 503,
+}
+
+
+def test_the_server_has_no_other_codes() -> None:
+    def leaves(kind: type[errors.OrchestratorError]) -> set[str]:
+        deeper = [leaves(one) for one in kind.__subclasses__()]
+        return set[str]().union(*deeper) if deeper else {kind.code}
+
+    told_over_http = leaves(errors.OrchestratorError) - {"internal-error"}
+    assert told_over_http == set(CODES) - {"not-found", "method-not-allowed", "internal-error"}
+
+
+async def lost(api: Api) -> httpx.Response:
+    job = await api.create()
+    return await api.try_beat({**job, "locked_by": "w", "lease_token": NOBODY})
+
+
+async def mismatch(api: Api) -> httpx.Response:
+    headers = {"Idempotency-Key": "k"}
+    await api.http.post("/jobs", json={"name": "a"}, headers=headers)
+    return await api.http.post("/jobs", json={"name": "b"}, headers=headers)
+
+
+async def disobeyed(api: Api) -> httpx.Response:
+    return await api.try_report(await api.started(queue="own"), "cancelled")
+
+
+EARNED: dict[str, Callable[[Api], Awaitable[httpx.Response]]] = {
+    "not-local": lambda api: api.http.get("/jobs", headers={"X-Real-IP": "127.0.0.1"}),
+    "origin-refused": lambda api: api.http.get("/jobs", headers={"Origin": "null"}),
+    "host-refused": lambda api: api.http.get("/jobs", headers={"Host": "evil.example"}),
+    "job-not-found": lambda api: api.http.get("/jobs/1"),
+    "not-found": lambda api: api.http.get("/nothing"),
+    "method-not-allowed": lambda api: api.http.delete("/stats"),
+    "lease-lost": lost,
+    "invalid-transition": disobeyed,
+    "payload-too-large": lambda api: api.http.post(
+        "/jobs", json={"name": "a", "payload": "x" * 2**20}
+    ),
+    "unsupported-media-type": lambda api: api.http.post("/jobs", content=b"{}"),
+    "validation-error": lambda api: api.http.post("/jobs", json={}),
+    "idempotency-mismatch": mismatch,
+}
+"""A request that earns each code. The codes of the server's own trouble are earned below."""
+
+
+async def test_each_code_has_its_status_and_the_one_shape(api: Api) -> None:
+    seen: dict[str, tuple[str, str]] = {}
+    for code, earn in EARNED.items():
+        answer = await earn(api)
+        body = problem(answer, CODES[code], code)
+        seen[code] = (body["type"], body["title"])
+        # Titles say what kind it is, details what happened here.
+        assert body["detail"] != body["title"]
+        assert list(body)[:5] == ["type", "title", "status", "detail", "code"]
+    assert len(set(seen.values())) == len(seen)
+
+
+async def test_validation_says_where_and_what(world: World) -> None:
+    body = problem(await world.http.post("/jobs", json={}), 422, "validation-error")
+    assert [fault["where"] for fault in body["errors"]] == ["body.name"]
+    answer = await world.http.post("/jobs", content=b"{", headers=JSON)
+    assert problem(answer, 422, "validation-error")["errors"][0]["where"] == "body"
+
+
+async def test_a_wrong_transition_says_where_the_job_stands(api: Api) -> None:
+    body = problem(await disobeyed(api), 409, "invalid-transition")
+    standing = [
+        value for name, value in body.items() if name.endswith("status") and name != "status"
+    ]
+    assert standing == ["running"]
+
+
+async def test_what_the_caller_wrote_is_not_echoed_raw(world: World) -> None:
+    name = "<script>alert(1)</script>"
+    answer = await world.http.post("/jobs", json={name: 1, "name": "a"})
+    assert answer.headers["content-type"] == "application/problem+json"
+    huge = await world.http.post("/jobs", json={"name": "a", "queue": "x" * 1_000_000})
+    assert len(problem(huge, 422, "validation-error")["detail"]) < 2_000
+
+
+# The router
+
+
+METHODS = {
+    "/jobs": {"GET", "POST"},
+    "/jobs/1": {"GET"},
+    "/jobs/1/events": {"GET"},
+    "/jobs/1/heartbeat": {"POST"},
+    "/jobs/1/status": {"PATCH"},
+    "/jobs/1/cancel": {"POST"},
+    "/jobs/1/retry": {"POST"},
+    "/queues": {"GET"},
+    "/queues/a": {"PATCH"},
+    "/workers": {"GET"},
+    "/stats": {"GET"},
+    "/livez": {"GET"},
+    "/readyz": {"GET"},
+    "/health": {"GET"},
+}
+
+
+async def test_other_methods_are_405_and_told_which_are_allowed(world: World) -> None:
+    before = everything(world.settings)
+    for path, allowed in METHODS.items():
+        for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW"):
+            if method in allowed:
+                continue
+            answer = await world.http.request(method, path)
+            assert answer.status_code == 405, told(answer)
+            named = {name.strip() for name in answer.headers["allow"].split(",")}
+            assert named - {"HEAD"} == allowed, told(answer)
+            if method != "HEAD":
+                problem(answer, 405, "method-not-allowed")
+    assert everything(world.settings) == before
+
+
+async def test_claim_and_reap_take_only_posts(world: World) -> None:
+    for path in ("/jobs/claim", "/jobs/reap"):
+        for method in ("GET", "PUT", "PATCH", "DELETE"):
+            answer = await world.http.request(method, path)
+            assert 400 <= answer.status_code < 500
+            assert answer.headers["content-type"] == "application/problem+json"
+
+
+async def test_other_paths_are_404(world: World) -> None:
+    for path in (
+        "/", "/job", "/jobs/", "/jobs/1/", "/jobs/1/status/x", "/jobs//events", "/Jobs", "/v1/jobs",
+        "/queues/", "/metrics", "/jobs/bulk/x", "/workers/w/sync", "/favicon.ico", "/%00",
+        "/%2e%2e", "/é", "/docs/static/nothing.js", "/docs/static/../../pyproject.toml",
+        "/docs/static/%2e%2e/%2e%2e/%2e%2e/etc/passwd",
+    ):  # fmt: skip
+        for method in ("GET", "POST"):
+            answer = await world.http.request(method, path)
+            assert answer.status_code in ((404,) if method == "GET" else (404, 405)), told(answer)
+            assert answer.headers["content-type"] == "application/problem+json"
+
+
+# The server's own trouble
+
+
+async def test_a_fault_of_the_server_is_500_and_tells_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail() -> None:
+        raise RuntimeError("a secret of the server")
+
+    monkeypatch.setattr(world.services.stats, "stats", fail)
+    answer = await world.http.get("/stats")
+    body = problem(answer, 500, "internal-error")
+    assert "secret" not in json.dumps(body)
+    ok(await world.http.get("/queues"))
+
+
+async def test_a_full_waiting_room_refuses_new_work_first(make_world: MakeWorld) -> None:
+    world = await make_world(max_waiting_calls=3)
+    api = Api(world.http)
+    lease = await api.started()
+
+    async def sent(call: Coroutine[Any, Any, httpx.Response]) -> asyncio.Task[httpx.Response]:
+        """A call that has come as far as it can without the store."""
+        task = asyncio.create_task(call)
+        for _ in range(3):
+            ok(await world.http.get("/livez"))
+        return task
+
+    with opened(world.settings) as held:
+        held.execute("BEGIN IMMEDIATE")  # the server's next transaction waits behind this one
+        waiting: list[asyncio.Task[httpx.Response]] = []
+        while True:
+            create = await sent(world.http.post("/jobs", json={"name": "a"}))
+            if create.done():
+                break
+            waiting.append(create)
+        assert 3 <= len(waiting) <= 6  # those that wait, and those that are carried
+        for answer in (await create, await api.try_claim()):
+            problem(answer, 503, "overloaded")
+            assert int(answer.headers["retry-after"]) >= 1
+        # What keeps a lease is let in still.
+        beat = await sent(api.try_beat(lease))
+        report = await sent(api.try_report(lease, "succeeded"))
+        assert not beat.done()
+        assert not report.done()
+        ok(await world.http.get("/queues"))  # reading waits for no writer
+        held.rollback()
+    for task in waiting:
+        ok(await task, 201)
+    ok(await beat)
+    ok(await report)
+    assert len(await api.jobs(name="a")) == len(waiting)
+
+
+async def test_a_server_that_shuts_down_says_so(settings: Settings) -> None:
+    async with running_world(settings, ManualClock()) as world:
+        lease = await Api(world.http).started()
+    transport = httpx.ASGITransport(world.app)
+    async with httpx.AsyncClient(transport=transport, base_url=URL) as http:
+        for answer in (
+            await http.post("/jobs", json={"name": "a"}),
+            await http.post("/jobs/claim", json={"worker_id": "w"}),
+            await Api(http).try_beat(lease),
+            await Api(http).try_report(lease, "succeeded"),
+            await http.post(f"/jobs/{lease['id']}/cancel"),
+        ):
+            problem(answer, 503, "shutting-down")
+            assert int(answer.headers["retry-after"]) >= 1
+        ok(await http.get("/livez"))
+
+
+async def test_a_body_that_does_not_arrive_is_408(make_world: MakeWorld) -> None:
+    world = await make_world(receive_timeout_seconds=0.01)
+    before = everything(world.settings)
+
+    async def endless() -> AsyncGenerator[bytes]:
+        yield b'{"name": '
+        await asyncio.Event().wait()
+
+    answer = await world.http.post("/jobs", content=endless(), headers=JSON)
+    problem(answer, 408, "request-timeout")
+    assert answer.headers["connection"] == "close"
+    assert everything(world.settings) == before
