@@ -2,8 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
-from typing import Any
+from collections.abc import AsyncGenerator, Awaitable, Callable
 
 import httpx
 import pytest
@@ -12,7 +11,7 @@ from compute_orchestrator.domain import errors
 from compute_orchestrator.settings import Settings
 from tests.api.calls import JSON, NOBODY, Api, ok, problem, told
 from tests.api.conftest import MakeWorld
-from tests.api.stores import everything, opened
+from tests.api.stores import everything
 from tests.clocks import ManualClock
 from tests.conftest import URL, World, running_world
 
@@ -186,44 +185,6 @@ async def test_a_fault_of_the_server_is_500_and_tells_nothing(
     body = problem(answer, 500, "internal-error")
     assert "secret" not in json.dumps(body)
     ok(await world.http.get("/queues"))
-
-
-async def test_a_full_waiting_room_refuses_new_work_first(make_world: MakeWorld) -> None:
-    world = await make_world(max_waiting_calls=3)
-    api = Api(world.http)
-    lease = await api.started()
-
-    async def sent(call: Coroutine[Any, Any, httpx.Response]) -> asyncio.Task[httpx.Response]:
-        """A call that has come as far as it can without the store."""
-        task = asyncio.create_task(call)
-        for _ in range(3):
-            ok(await world.http.get("/livez"))
-        return task
-
-    with opened(world.settings) as held:
-        held.execute("BEGIN IMMEDIATE")  # the server's next transaction waits behind this one
-        waiting: list[asyncio.Task[httpx.Response]] = []
-        while True:
-            create = await sent(world.http.post("/jobs", json={"name": "a"}))
-            if create.done():
-                break
-            waiting.append(create)
-        assert 3 <= len(waiting) <= 6  # those that wait, and those that are carried
-        for answer in (await create, await api.try_claim()):
-            problem(answer, 503, "overloaded")
-            assert int(answer.headers["retry-after"]) >= 1
-        # What keeps a lease is let in still.
-        beat = await sent(api.try_beat(lease))
-        report = await sent(api.try_report(lease, "succeeded"))
-        assert not beat.done()
-        assert not report.done()
-        ok(await world.http.get("/queues"))  # reading waits for no writer
-        held.rollback()
-    for task in waiting:
-        ok(await task, 201)
-    ok(await beat)
-    ok(await report)
-    assert len(await api.jobs(name="a")) == len(waiting)
 
 
 async def test_a_server_that_shuts_down_says_so(settings: Settings) -> None:

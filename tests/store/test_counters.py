@@ -48,6 +48,9 @@ class History:
         if job is not None:
             self.leases.append(job)
 
+    def lease(self, chance: int) -> Job | None:
+        return self.leases[chance % len(self.leases)] if self.leases else None
+
     async def report(self, chance: int) -> None:
         outcomes: list[ReportedOutcome] = [
             Succeeded(),
@@ -57,13 +60,12 @@ class History:
             Released(),
             Obeyed(),
         ]
-        if self.leases:
-            lease = self.leases[chance % len(self.leases)]
+        if lease := self.lease(chance):
             await self.house.reports.report(report(lease, outcomes[chance % len(outcomes)]))
 
     async def hand_back(self, chance: int) -> None:
-        if self.leases:
-            await self.house.claims.hand_back(self.leases[chance % len(self.leases)])
+        if lease := self.lease(chance):
+            await self.house.claims.hand_back(lease)
 
     async def cancel(self, chance: int) -> None:
         if self.jobs:
@@ -121,7 +123,9 @@ def shown(stats: Stats) -> tuple[dict[str, Waiting], Totals, Totals]:
 
 
 @settings(one_store, max_examples=25)
-@given(st.lists(st.tuples(st.sampled_from(HAPPENINGS), st.integers(0, 11)), max_size=25))
+@given(
+    st.lists(st.tuples(st.sampled_from(HAPPENINGS), st.integers(0, 11)), min_size=8, max_size=30)
+)
 async def test_counters_are_what_a_recount_brings(
     store: Store,
     house: House,

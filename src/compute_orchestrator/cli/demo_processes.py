@@ -15,9 +15,10 @@ STOP_SECONDS: Final = 5.0
 SHOWN_LOG_LINES: Final = 15
 
 # Invalid escapes in the files that the workers parse are no news; `-P` keeps a stray ast.py out.
-PYTHON: Final = (
+ORC: Final = (
     sys.executable,
     *("-P", "-W", "ignore::SyntaxWarning", "-W", "ignore::DeprecationWarning"),
+    *("-m", "compute_orchestrator.cli.app"),
 )
 
 
@@ -59,7 +60,7 @@ class Children:
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("ORC_")}
         with log.open("wb") as output:
             process = subprocess.Popen(  # noqa: S603 - our own command, no shell
-                [*PYTHON, "-m", "compute_orchestrator.cli.app", *command],
+                [*ORC, *command],
                 env={**inherited, **settings},
                 cwd=self._folder,
                 stdin=subprocess.DEVNULL,

@@ -1,0 +1,108 @@
+"""The demo's own processes: what dies is told, what is left is ended."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from compute_orchestrator.cli import demo_processes
+from compute_orchestrator.cli.demo_processes import Child, Children
+from compute_orchestrator.cli.demo_run import DemoFailed, check_alive
+from compute_orchestrator.cli.demo_signals import Interrupts
+
+pytestmark = pytest.mark.process
+
+WAITS = "import signal; print('ready', flush=True); signal.pause()"
+DEAF = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {WAITS}"
+DIES = "import sys; sys.exit('what happened')"
+SHOWS = "import os; print([name for name in os.environ if name.startswith('ORC_')])"
+
+Start = Callable[[Children, str], Child]
+
+
+@pytest.fixture
+def start(monkeypatch: pytest.MonkeyPatch) -> Start:
+    """Children that run a line of Python instead of `orc`, started and ready."""
+
+    def start(children: Children, program: str) -> Child:
+        line = (sys.executable, "-c", program)
+        monkeypatch.setattr(demo_processes, "ORC", line)
+        child = children.start("child", [], {"ORC_GIVEN": "1"})
+        while child.is_alive and "ready" not in child.last_words():
+            pass
+        return child
+
+    return start
+
+
+def test_one_that_ends_by_itself_is_told_with_its_last_words(tmp_path: Path, start: Start) -> None:
+    with Children(tmp_path) as children:
+        child = start(children, DIES)
+        with pytest.raises(DemoFailed, match=r"child ended by itself; it said:\nwhat happened"):
+            check_alive(child)
+
+
+def test_it_sees_no_setting_of_the_user(
+    tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ORC_DATABASE_URL", "sqlite+aiosqlite:////precious.db")
+    with Children(tmp_path) as children:
+        child = start(children, SHOWS)
+        child.process.wait()
+        assert child.last_words() == "['ORC_GIVEN']"
+
+
+def test_all_are_ended_also_frozen_and_deaf_ones(
+    tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo_processes, "STOP_SECONDS", 0.5)
+    with Children(tmp_path) as children:
+        plain, frozen, deaf = (start(children, program) for program in (WAITS, WAITS, DEAF))
+        frozen.signal(signal.SIGSTOP)
+    assert [child.process.returncode for child in (plain, frozen, deaf)] == [
+        -signal.SIGTERM,
+        -signal.SIGTERM,
+        -signal.SIGKILL,
+    ]
+
+
+def test_one_that_was_let_go_stays(tmp_path: Path, start: Start) -> None:
+    with Children(tmp_path) as children:
+        child = start(children, WAITS)
+        children.let_go(child)
+    assert child.is_alive
+    child.process.kill()
+    child.process.wait()
+
+
+async def signalled(number: signal.Signals) -> None:
+    """Only the signal ends it."""
+    os.kill(os.getpid(), number)
+    await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_run_and_later_ones_leave_the_cleanup_alone(
+    number: signal.Signals,
+) -> None:
+    before = signal.getsignal(number)
+    with Interrupts() as interrupts:
+        with pytest.raises(KeyboardInterrupt):
+            interrupts.run(signalled(number))
+        os.kill(os.getpid(), number)
+    assert signal.getsignal(number) is before
+
+
+def test_a_signal_outside_the_loop_ends_the_run_too() -> None:
+    with Interrupts(), pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_once_the_cleanup_has_begun_signals_do_nothing() -> None:
+    with Interrupts() as interrupts:
+        interrupts.ignore()
+        os.kill(os.getpid(), signal.SIGINT)
