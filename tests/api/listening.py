@@ -5,7 +5,7 @@ import json
 import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import uvicorn
@@ -73,13 +73,16 @@ class Connection:
 
 @dataclass(frozen=True)
 class Listening:
-    """A world that listens."""
+    """A world that listens. It closes what its test left open."""
 
     world: World
     port: int
+    connections: list[Connection] = field(default_factory=list[Connection])
 
     async def connect(self) -> Connection:
-        return Connection(*await asyncio.open_connection("127.0.0.1", self.port))
+        connection = Connection(*await asyncio.open_connection("127.0.0.1", self.port))
+        self.connections.append(connection)
+        return connection
 
     async def ask(self, method: str, path: str, *headers: str, body: bytes = b"") -> Answer:
         """One request on a connection of its own."""
@@ -123,9 +126,12 @@ async def listening(world: World) -> AsyncGenerator[Listening]:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         await server.startup([listener])
+        here = Listening(world, listener.getsockname()[1])
         try:
-            yield Listening(world, listener.getsockname()[1])
+            yield here
         finally:
+            for opened in here.connections:
+                await opened.close()
             for listener_of_loop in server.servers:
                 listener_of_loop.close()
             for connection in list(server.server_state.connections):

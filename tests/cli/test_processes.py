@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
@@ -59,12 +59,15 @@ class Serving:
 
 @contextmanager
 def serving(
-    database: Path, *flags: str, end: signal.Signals = signal.SIGTERM, **settings: str
+    database: Path,
+    *flags: str,
+    settings: Mapping[str, str] | None = None,
+    end: signal.Signals = signal.SIGTERM,
 ) -> Generator[Serving]:
     """`orc serve` on a free port; it is told to stop in the end, and must end with 0."""
     process = subprocess.Popen(
         [*ORC, "serve", "--database-url", url_of(database), "--port", "0", *flags],
-        env=environment(**settings),
+        env=environment(**settings or {}),
         cwd=database.parent,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -114,7 +117,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
         "host": "192.0.2.1",
         "database_url": url_of(folder / "other.db"),
     }
-    with serving(folder / "orc.db", "--host", "127.0.0.1", **settings) as server:
+    with serving(folder / "orc.db", "--host", "127.0.0.1", settings=settings) as server:
         yield server
 
 

@@ -11,14 +11,18 @@ import pytest_asyncio
 from tests.promises.servers import ServerProcess, http_client, running_server
 
 
+@pytest.fixture(scope="module")
+def server_settings() -> dict[str, Any]:
+    """A module that needs others says which."""
+    return {}
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def server(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    server_settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncGenerator[ServerProcess]:
-    """Shared by the tests of a module, with its SETTINGS: it is neither killed nor frozen."""
-    module: Any = request.module  # pyright: ignore[reportUnknownMemberType] - pytest has no type
-    settings: dict[str, Any] = getattr(module, "SETTINGS", {})
-    async with running_server(tmp_path_factory.mktemp("server"), **settings) as server:
+    """Shared by the tests of a module: it is neither killed nor frozen."""
+    async with running_server(tmp_path_factory.mktemp("server"), **server_settings) as server:
         yield server
 
 

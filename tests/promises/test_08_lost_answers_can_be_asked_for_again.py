@@ -19,8 +19,6 @@ from tests.promises.workers import expired_leases
 
 pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="module")]
 
-SETTINGS: Final = {"reaper_interval_seconds": 3600}  # it passes only when it is told to
-
 # What a sign of life moves on, each time.
 VOLATILE: Final = frozenset({"updated_at", "last_heartbeat_at", "lease_expires_at"})
 
@@ -145,6 +143,12 @@ def stands(database: Path) -> dict[str, list[Job]]:
         for column in VOLATILE:
             job[column] = job[column] is not None
     return tables
+
+
+@pytest.fixture(scope="module")
+def server_settings() -> dict[str, Any]:
+    """The reaper passes only when it is told to."""
+    return {"reaper_interval_seconds": 3600}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

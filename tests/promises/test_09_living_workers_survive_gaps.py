@@ -2,6 +2,7 @@
 it takes their jobs.
 """
 
+import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable
 from contextlib import closing
@@ -60,8 +61,7 @@ async def locked_out(
     """Another process has the file: nothing can be written, and heartbeats fail together."""
     with closing(sqlite3.connect(server.database, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
-        for lease in leases:
-            answer = await beat(http, lease)
+        for answer in await asyncio.gather(*(beat(http, lease) for lease in leases)):
             assert (answer.status_code, code(answer)) == (503, "store-unavailable")
             assert int(answer.headers["Retry-After"]) > 0
         await real_seconds(seconds)
@@ -79,7 +79,7 @@ CASES = {
     "frozen": Case(frozen, 2, 4.5, {}),
     "stopped": Case(stopped, 2, 4.5, {}),
     "killed": Case(killed, 2, 4.5, {}),
-    # The heartbeats alone take longer than two leases: each waits five seconds for the file.
+    # The heartbeats alone take longer than two leases: they wait five seconds for the file.
     "locked out": Case(locked_out, 2, 0.1, {}),
     # Leases of ten seconds, and the default interval of two.
     "frozen for long": Case(frozen, 10, 21, {"reaper_interval_seconds": 2}),
@@ -105,6 +105,7 @@ async def test_after_a_gap_living_workers_keep_their_jobs_and_dead_ones_do_not(
         ]
         for lease in living:
             ok(await beat(http, lease))
+        await until(lambda: watched(server.database))
         await case.gap(server, http, living[:2], case.gap_seconds)
         over = max(micros(lease["lease_expires_at"]) for lease in (dead, *living)) + SECOND // 10
 

@@ -23,7 +23,6 @@ pytestmark = [
     pytest.mark.timeout(120),
 ]
 
-SETTINGS: Final = {"max_body_bytes": 20_000, "max_payload_bytes": 10_000, "max_result_bytes": 100}
 JSON: Final = {"Content-Type": "application/json"}
 TABLES: Final = ("jobs", "job_events", "job_tags", "idempotency_keys", "queues", "stat_deltas")
 
@@ -37,6 +36,17 @@ class Bad(NamedTuple):
     body: bytes | None
     headers: dict[str, str] = JSON
     method: str = "POST"
+
+
+@pytest.fixture(scope="module")
+def server_settings() -> dict[str, Any]:
+    """Small limits; and nothing is written but by the test's own calls."""
+    return {
+        "max_body_bytes": 20_000,
+        "max_payload_bytes": 10_000,
+        "max_result_bytes": 100,
+        "reaper_interval_seconds": 3600,
+    }
 
 
 def bad_value(json: bytes) -> Bad:

@@ -1,0 +1,147 @@
+"""A server starts on a fresh file by itself, shares its file with nobody, and stops in good order."""
+
+import asyncio
+import signal
+import sqlite3
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Final
+
+import httpx
+import pytest
+
+from tests.promises.calls import CREATED, create, get, ok
+from tests.promises.records import rows, value
+from tests.promises.servers import (
+    LOCAL,
+    ORC_SERVE,
+    ServerProcess,
+    http_client,
+    running_server,
+    until,
+)
+
+pytestmark = [pytest.mark.process, pytest.mark.timeout(120)]
+
+UVICORN: Final = (sys.executable, "-m", "uvicorn", "compute_orchestrator.main:app")
+
+
+def uvicorn_on(port: int, *options: str) -> Sequence[str]:
+    return (*UVICORN, "--host", LOCAL, "--port", str(port), *options)
+
+
+async def test_a_fresh_file_is_made_and_an_old_one_is_taken_as_it_is(tmp_path: Path) -> None:
+    async with running_server(tmp_path) as server, http_client(server.url) as http:
+        ready = ok(await http.get("/readyz"))
+        revision = value(server.database, "SELECT version_num FROM alembic_version")
+        assert (ready["status"], ready["schema"]) == ("ready", revision)
+        assert ready["synchronous"] == "FULL"
+        assert rows(server.database, "PRAGMA journal_mode") == [{"journal_mode": "wal"}]
+        job = await create(http, payload={"kept": True})
+        assert await server.stop() == 0
+        await server.start()
+        assert await get(http, job["id"]) == job
+        assert ok(await http.get("/readyz"))["schema"] == revision
+
+
+@pytest.mark.parametrize("way", ["orc serve", "uvicorn"])
+async def test_a_second_server_on_one_file_ends_with_a_plain_word(tmp_path: Path, way: str) -> None:
+    async with running_server(tmp_path) as first, http_client(first.url) as http:
+        second = ServerProcess(tmp_path)
+        if way == "uvicorn":
+            second = ServerProcess(tmp_path, command=uvicorn_on(second.port))
+        try:
+            await second.spawn()
+            assert await second.wait() != 0
+        finally:
+            await second.end()
+        assert f"Another server already owns {first.database}" in second.log
+        assert "postgresql+asyncpg://" in second.log
+        if way == "orc serve":
+            assert "Traceback" not in second.log
+        await create(http)
+
+
+async def test_workers_of_uvicorn_do_not_share_an_sqlite_file(tmp_path: Path) -> None:
+    port = ServerProcess(tmp_path).port
+    server = ServerProcess(tmp_path, command=uvicorn_on(port, "--workers", "2"))
+    try:
+        await server.spawn()
+
+        async def said() -> bool:
+            return "already owns" in server.log and "postgresql+asyncpg://" in server.log
+
+        await until(said, 60)
+    finally:
+        await server.end()
+
+
+@pytest.mark.parametrize("command", [ORC_SERVE, None], ids=["orc serve", "uvicorn"])
+async def test_sigterm_answers_what_is_open_and_ends(
+    tmp_path: Path, command: Sequence[str] | None
+) -> None:
+    """Calls that wait for the store, and one whose body is still on its way."""
+    probe = ServerProcess(tmp_path)
+    command = command or uvicorn_on(probe.port, "--timeout-graceful-shutdown", "10")
+    async with (
+        running_server(tmp_path, command=command, port=probe.port) as server,
+        http_client(server.url) as http,
+    ):
+        before = await create(http)
+        body = b'{"name": "work", "queue": "late"}'
+        head = f"POST /jobs HTTP/1.1\r\nHost: {LOCAL}\r\nContent-Type: application/json\r\n"
+        reader, writer = await asyncio.open_connection(LOCAL, server.port)
+        writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[:10])
+        await writer.drain()
+        with closing(sqlite3.connect(server.database, isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            waiting = [asyncio.create_task(create(http, queue="waits")) for _ in range(20)]
+            await until(lambda: all_arrived(http, before["id"]))
+            server.send(signal.SIGTERM)
+            await until(lambda: refuses(server.port))
+            other.execute("ROLLBACK")
+        created = await asyncio.gather(*waiting)
+        writer.write(body[10:])
+        answer = await reader.read()
+        assert answer.startswith(f"HTTP/1.1 {CREATED} ".encode())
+        writer.close()
+        await writer.wait_closed()
+        code = await server.wait(15)
+        assert code == (0 if command is ORC_SERVE else -signal.SIGTERM)
+        stored = rows(server.database, "SELECT id FROM jobs WHERE queue = 'waits'")
+        assert {row["id"] for row in stored} == {job["id"] for job in created}
+        assert value(server.database, "SELECT count(*) FROM jobs WHERE queue = 'late'") == 1
+
+
+async def all_arrived(http: httpx.AsyncClient, job_id: int) -> bool:
+    """An answer to a call that was sent after the others: they have been read by then."""
+    return (await get(http, job_id))["id"] == job_id
+
+
+async def refuses(port: int) -> bool:
+    """Whether nobody listens any more."""
+    try:
+        _, writer = await asyncio.open_connection(LOCAL, port)
+    except ConnectionRefusedError:
+        return True
+    writer.close()
+    await writer.wait_closed()
+    return False
+
+
+async def test_a_client_that_never_ends_its_request_does_not_hold_up_the_end(
+    tmp_path: Path,
+) -> None:
+    async with running_server(tmp_path, shutdown_seconds=1) as server:
+        _, writer = await asyncio.open_connection(LOCAL, server.port)
+        writer.write(
+            f"POST /jobs HTTP/1.1\r\nHost: {LOCAL}\r\nContent-Length: 100\r\n\r\n".encode()
+        )
+        await writer.drain()
+        async with http_client(server.url) as http:
+            await create(http)  # by now the half request has been read
+        server.send(signal.SIGTERM)
+        assert await server.wait(10) == 0
+        writer.close()
