@@ -21,6 +21,8 @@ T = TypeVar("T")
 
 LOCAL: Final = "127.0.0.1"
 ORC_SERVE: Final = (sys.executable, "-m", "compute_orchestrator.cli.app", "serve")
+APP: Final = "compute_orchestrator.main:app"
+UVICORN: Final = (sys.executable, "-m", "uvicorn", APP, "--host", LOCAL, "--port", "{port}")
 START_SECONDS: Final = 60.0
 ENOUGH_SECONDS: Final = 30.0
 LOOK_EVERY_SECONDS: Final = 0.02
@@ -64,7 +66,8 @@ def http_client(url: str, seconds: float = 30.0) -> httpx.AsyncClient:
 class ServerProcess:
     """A server that may be started again and again on its file and port.
 
-    `settings` are the ORC_ settings that differ, in lower case; `command` is another way to start.
+    `settings` are the ORC_ settings that differ, in lower case; `command` is another way to start;
+    `{port}` in it is the port.
     """
 
     def __init__(
@@ -73,7 +76,7 @@ class ServerProcess:
         self.database = folder / "orc.db"
         self.port = free_port()
         self.url = f"http://{LOCAL}:{self.port}"
-        self._command = command
+        self._command = [word.format(port=self.port) for word in command]
         self._settings = {
             "database_url": f"sqlite+aiosqlite:///{self.database}",
             "port": self.port,

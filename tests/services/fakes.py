@@ -1,7 +1,10 @@
 """Operations that write their items down, and can be held in the middle of a turn."""
 
 import asyncio
+import sqlite3
 from collections.abc import Hashable, Iterable, Sequence
+
+from sqlalchemy.exc import OperationalError
 
 from compute_orchestrator.db.sessions import Statement, WriteSession
 from compute_orchestrator.db.statements.create import create_jobs
@@ -67,9 +70,7 @@ class Notes:
         return [f"noted {item}" if item in taken else JobNotFound(JobId(0)) for item in items]
 
 
-def submit(
-    coalescer: Coalescer, notes: Notes, items: Iterable[str]
-) -> list[asyncio.Task[str]]:
+def submit(coalescer: Coalescer, notes: Notes, items: Iterable[str]) -> list[asyncio.Task[str]]:
     """A caller for each item; they call in this order as soon as the test waits for something."""
     return [asyncio.create_task(coalescer.submit(notes.operation, item)) for item in items]
 
@@ -100,3 +101,10 @@ async def noted(house: House) -> set[str]:
     assert {row["name"] for row in jobs} == names, "a job, its first step and its note are one"
     assert len(jobs) == len(names)
     return names
+
+
+def trouble(code: int) -> OperationalError:
+    """What the driver throws when the store fails in this way."""
+    error = sqlite3.OperationalError("from a test")
+    error.sqlite_errorcode = code
+    return OperationalError("COMMIT", {}, error)

@@ -29,16 +29,14 @@ class Time:
 
 
 @pytest.fixture
-async def time(monkeypatch: pytest.MonkeyPatch) -> Time:  # noqa: RUF029 - it needs the loop
+async def time(monkeypatch: pytest.MonkeyPatch) -> Time:
     return Time(monkeypatch)
 
 
 @pytest.fixture
 async def narrow(store: Store, clock: ManualClock) -> AsyncGenerator[House]:
     """A house in which few calls may wait."""
-    house = House(
-        store, clock, max_waiting_calls=MOST_CALLS, max_waiting_seconds=LONGEST_SECONDS
-    )
+    house = House(store, clock, max_waiting_calls=MOST_CALLS, max_waiting_seconds=LONGEST_SECONDS)
     yield house
     await house.close()
 
@@ -143,9 +141,9 @@ async def test_closing_what_never_worked_is_done_at_once(house: House) -> None:
 
 
 async def test_after_the_deadline_who_waits_is_refused_and_who_runs_must_ask_again(
-    house: House,
+    store: Store, clock: ManualClock
 ) -> None:
-    notes = Notes()
+    house, notes = House(store, clock), Notes()
     running = await hold(house.coalescer, notes)
     waiting = submit(house.coalescer, notes, ["a", "b"])
     await called()

@@ -7,26 +7,13 @@ from contextlib import contextmanager
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from compute_orchestrator.db.engine import Store
-from compute_orchestrator.db.sessions import ReadSession, WriteSession
+from compute_orchestrator.db.sessions import WriteSession
 from compute_orchestrator.domain.errors import StoreUnavailable
-from compute_orchestrator.services.coalescer import Operation
-from compute_orchestrator.services.health import HealthService
-from tests.builders import claim_request, create_call
-from tests.services.fakes import NOTE, Notes, called, hold, noted, submit
-from tests.store.house import House, everything
-
-IO_ERROR = sqlite3.SQLITE_IOERR
-
-
-def trouble(code: int) -> OperationalError:
-    """What the driver throws."""
-    error = sqlite3.OperationalError("from a test")
-    error.sqlite_errorcode = code
-    return OperationalError("COMMIT", {}, error)
+from tests.services.fakes import Notes, called, hold, noted, submit, trouble
+from tests.store.house import House
 
 
 async def pragma(store: Store, setting: str) -> None:
@@ -71,7 +58,7 @@ async def test_a_commit_that_fails_refuses_the_whole_turn_and_is_never_run_again
     with monkeypatch.context() as patch:
 
         async def fail(_: AsyncSession) -> None:
-            raise trouble(IO_ERROR)
+            raise trouble(sqlite3.SQLITE_IOERR)
 
         patch.setattr(AsyncSession, "commit", fail)
         callers = submit(house.coalescer, notes, ["a", "b", "c"])
@@ -87,7 +74,7 @@ async def test_a_commit_that_fails_wakes_nobody(
     with monkeypatch.context() as patch:
 
         async def fail(_: AsyncSession) -> None:
-            raise trouble(IO_ERROR)
+            raise trouble(sqlite3.SQLITE_IOERR)
 
         patch.setattr(AsyncSession, "commit", fail)
         with pytest.raises(StoreUnavailable):
@@ -97,7 +84,7 @@ async def test_a_commit_that_fails_wakes_nobody(
     assert house.wakeups.delayed.is_set()
 
 
-@pytest.mark.parametrize("code", [IO_ERROR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY])
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY])
 async def test_a_statement_that_fails_over_the_store_is_not_run_again(
     house: House, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
@@ -118,6 +105,9 @@ async def test_a_disk_that_fills_up_while_calls_run_one_by_one_leaves_nothing_ha
     store: Store, house: House
 ) -> None:
     """SQLite ends the whole transaction by itself then: what ran before in it is lost too."""
+    async with store.reading() as (session, _):
+        pages: int = (await session.execute(text("PRAGMA page_count"))).scalar_one()
+    await pragma(store, f"max_page_count = {pages + 60}")
     poison, notes = Notes("poison", rank=1), Notes()
     await house.coalescer.submit(poison.operation, "poison")
     await hold(house.coalescer, notes)
@@ -125,16 +115,25 @@ async def test_a_disk_that_fills_up_while_calls_run_one_by_one_leaves_nothing_ha
     callers += submit(house.coalescer, notes, ["small", "large " + "x" * 2_000_000, "last"])
     await called()
     notes.go.set()
-    async with store.reading() as (session, _):
-        pages = (await session.execute(text("PRAGMA page_count"))).scalar_one()
-    # The held turn has the writer: the limit is set in the turn before the last.
-    await narrow_after(house, f"max_page_count = {pages + 20}")
-    outcomes = await asyncio.gather(*callers, return_exceptions=True)
-    assert all_must_ask_again(outcomes)
+    assert all_must_ask_again(await asyncio.gather(*callers, return_exceptions=True))
+    assert [len(items) for items in notes.batches] == [1, 1, 1], "the turn ran one by one"
     await pragma(store, "max_page_count = 1000000")
     assert await noted(house) == {"poison", "first"}
     assert await house.coalescer.submit(notes.operation, "after") == "noted after"
 
 
-async def narrow_after(house: House, setting: str) -> None:
-    _ = house, setting
+async def test_trouble_in_the_code_of_a_whole_turn_refuses_it(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes = Notes()
+    with monkeypatch.context() as patch:
+
+        def fail(_: WriteSession) -> None:
+            raise RuntimeError("from a test")
+
+        patch.setattr(WriteSession, "savepoint", fail)
+        patch.setattr(WriteSession, "take_unwritten", fail)
+        callers = submit(house.coalescer, notes, ["a", "b"])
+        assert all_must_ask_again(await asyncio.gather(*callers, return_exceptions=True))
+    assert await noted(house) == set()
+    assert await house.coalescer.submit(notes.operation, "a") == "noted a"

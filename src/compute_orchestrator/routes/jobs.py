@@ -58,7 +58,7 @@ async def create_job(
     ] = None,
 ) -> Response:
     """Accept a job. Once this answers 201, the job survives whatever happens to the server."""
-    key = None if idempotency_key is None else _checked_key(idempotency_key)
+    key = None if idempotency_key is None else _checked_key(idempotency_key.strip(" \t"))
     created = await services.jobs.create(
         CreateCall(
             job=body.to_domain(limits.payload),

@@ -7,6 +7,7 @@ from typing import Any, Final
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
 from compute_orchestrator.domain import errors
@@ -131,11 +132,17 @@ async def _on_any_error(_request: Request, _error: Exception) -> Response:
     return _problem(500, "internal-error", "The server failed", INTERNAL)
 
 
+async def _on_client_gone(_request: Request, _error: ClientDisconnect) -> Response:
+    """Nobody is there to read it; it only keeps the log clean."""
+    return Response(status_code=400)
+
+
 def map_errors(app: FastAPI) -> None:
     """Install the map."""
     app.exception_handler(errors.OrchestratorError)(_on_domain_error)
     app.exception_handler(RequestValidationError)(_on_invalid)
     app.exception_handler(HTTPException)(_on_router_error)
+    app.exception_handler(ClientDisconnect)(_on_client_gone)
     app.exception_handler(Exception)(_on_any_error)
 
 

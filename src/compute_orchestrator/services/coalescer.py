@@ -230,8 +230,10 @@ class Coalescer:
             turn = lane.take_turn()
             if turn:
                 lane.turns += 1
-                await self._run_turn(turn)
-                lane.turns -= 1
+                try:
+                    await self._run_turn(turn)
+                finally:
+                    lane.turns -= 1
             elif not lane.arrived.is_set():
                 if not lane.turns:
                     lane.idle.set()
