@@ -2,6 +2,7 @@
 sends and is answered.
 """
 
+import json
 from typing import Any
 
 import httpx
@@ -67,3 +68,13 @@ def code(answer: httpx.Response) -> str:
     """The code of a problem, or the status of a job that was answered."""
     body = answer.json()
     return body["code"] if answer.is_error else body["status"]
+
+
+def raw(method: str, path: str, body: Job) -> bytes:
+    """A request as bytes, to be sent in parts or by a bare connection."""
+    content = json.dumps(body).encode()
+    head = (
+        f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(content)}\r\n\r\n"
+    )
+    return head.encode() + content

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -61,6 +62,18 @@ def http_client(url: str, seconds: float = 30.0) -> httpx.AsyncClient:
     """A client that opens a connection for each call in flight."""
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
     return httpx.AsyncClient(base_url=url, limits=limits, timeout=seconds, trust_env=False)
+
+
+@asynccontextmanager
+async def connected(port: int) -> AsyncGenerator[tuple[StreamReader, StreamWriter]]:
+    """A bare connection, for requests that no client would send."""
+    reader, writer = await asyncio.open_connection(LOCAL, port)
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
 
 
 class ServerProcess:

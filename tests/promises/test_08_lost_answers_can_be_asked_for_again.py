@@ -22,6 +22,9 @@ pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="module")]
 # What a sign of life moves on, each time.
 VOLATILE: Final = frozenset({"updated_at", "last_heartbeat_at", "lease_expires_at"})
 
+# What goes back to its queue is not due, and no other lease runs out, while these tests look.
+LATER: Final = {"base_seconds": 60}
+
 
 class Call(NamedTuple):
     method: str
@@ -57,12 +60,17 @@ async def _(_http: httpx.AsyncClient, _database: Path, queue: str) -> Call:
 async def _(http: httpx.AsyncClient, _database: Path, queue: str) -> Call:
     for _ in range(3):
         await create(http, queue=queue)
-    body = {"worker_id": "w", "queues": [queue], "request_id": f"request of {queue}"}
+    body = {
+        "worker_id": "w",
+        "queues": [queue],
+        "lease_seconds": 60,
+        "request_id": f"request of {queue}",
+    }
     return Call("POST", "/jobs/claim", body)
 
 
 async def lease_on(http: httpx.AsyncClient, queue: str) -> Job:
-    await create(http, queue=queue)
+    await create(http, queue=queue, retry=LATER)
     return await claimed(http, queues=[queue], lease_seconds=60)
 
 
@@ -123,7 +131,7 @@ async def _(http: httpx.AsyncClient, _database: Path, queue: str) -> Call:
 
 @call("reap")
 async def _(http: httpx.AsyncClient, database: Path, queue: str) -> Call:
-    await expired_leases(http, database, queue, 3)
+    await expired_leases(http, database, queue, 3, retry=LATER)
     return Call("POST", "/jobs/reap")
 
 

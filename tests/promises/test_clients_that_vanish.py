@@ -8,16 +8,16 @@ import random
 import sqlite3
 from asyncio import StreamReader, StreamWriter
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import AsyncExitStack, closing, suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import httpx
 import pytest
 
-from tests.promises.calls import Job, claim, create, ok, report
+from tests.promises.calls import Job, claim, create, ok, raw, report
 from tests.promises.records import COUNTED, TOLD, faults_of_trails, rows, value
-from tests.promises.servers import LOCAL, ServerProcess, until
+from tests.promises.servers import ServerProcess, connected, until
 
 pytestmark = [
     pytest.mark.process,
@@ -43,24 +43,13 @@ class Request(NamedTuple):
     label: str = ""
 
 
-def raw(method: str, path: str, body: Job, **headers: str) -> bytes:
-    content = json.dumps(body).encode()
-    head = [f"{method} {path} HTTP/1.1", f"Host: {LOCAL}", "Content-Type: application/json"]
-    head += [f"Content-Length: {len(content)}", *(f"{k}: {v}" for k, v in headers.items())]
-    return "\r\n".join([*head, "", ""]).encode() + content
-
-
 async def vanish(port: int, request: Request, chance: random.Random) -> None:
     """Send a part, or all and perhaps see the first byte of the answer; then be gone."""
-    reader, writer = await asyncio.open_connection(LOCAL, port)
-    with suppress(ConnectionError):
-        await _speak(reader, writer, request, chance)
-    if chance.random() < 0.5:
-        writer.transport.abort()  # a reset
-    else:
-        writer.close()
+    async with connected(port) as (reader, writer):
         with suppress(ConnectionError):
-            await writer.wait_closed()
+            await _speak(reader, writer, request, chance)
+        if chance.random() < 0.5:
+            writer.transport.abort()  # a reset, and no end of a stream
 
 
 async def _speak(
@@ -164,18 +153,15 @@ async def test_clients_that_send_half_and_wait_hold_nobody_up(
     server: ServerProcess, http: httpx.AsyncClient, database: Path, queue: str
 ) -> None:
     half = _create(queue, "half")[:-5]
-    slow = [await asyncio.open_connection(LOCAL, server.port) for _ in range(50)]
-    for _, writer in slow:
-        writer.write(half)
-        await writer.drain()
-    await it_works_on(http, database, queue)
-    # Each is told why it is sent away, once its time is over.
-    async with asyncio.timeout(20):
-        answers = [await reader.read() for reader, _ in slow]
+    async with AsyncExitStack() as connections:
+        slow = [await connections.enter_async_context(connected(server.port)) for _ in range(50)]
+        for _, writer in slow:
+            writer.write(half)
+            await writer.drain()
+        await it_works_on(http, database, queue)
+        # Each is told why it is sent away, once its time is over.
+        async with asyncio.timeout(20):
+            answers = [await reader.read() for reader, _ in slow]
     assert {answer.split(b"\r\n")[0] for answer in answers} == {b"HTTP/1.1 408 Request Timeout"}
     assert all(b'"request-timeout"' in answer for answer in answers)
-    for _, writer in slow:
-        writer.close()
-        with suppress(ConnectionError):
-            await writer.wait_closed()
     assert rows(database, "SELECT id FROM jobs WHERE queue = ?", f"{queue} made") == []

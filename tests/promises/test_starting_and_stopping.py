@@ -1,22 +1,23 @@
 """A server starts on a fresh file by itself, shares it with nobody, and stops in good order."""
 
-import asyncio
+import json
 import signal
 import sqlite3
-from contextlib import closing
+from asyncio import StreamReader, StreamWriter
+from contextlib import AsyncExitStack, closing
 from pathlib import Path
 from typing import Final
 
-import httpx
 import pytest
 
-from tests.promises.calls import CREATED, create, get, ok
+from tests.promises.calls import CREATED, create, get, ok, raw
 from tests.promises.records import rows, value
 from tests.promises.servers import (
     LOCAL,
     ORC_SERVE,
     UVICORN,
     ServerProcess,
+    connected,
     http_client,
     running_server,
     until,
@@ -73,64 +74,64 @@ async def test_workers_of_uvicorn_do_not_share_an_sqlite_file(tmp_path: Path) ->
 @pytest.mark.parametrize("way", WAYS)
 async def test_sigterm_answers_what_is_open_and_ends(tmp_path: Path, way: str) -> None:
     """Calls that wait for the store, and one whose body is still on its way."""
-    command = WAYS[way]
+    late = raw("POST", "/jobs", {"name": "work", "queue": "late"})
     async with (
-        running_server(tmp_path, command=command) as server,
-        http_client(server.url) as http,
+        running_server(tmp_path, command=WAYS[way]) as server,
+        AsyncExitStack() as stack,
     ):
-        before = await create(http)
-        body = b'{"name": "work", "queue": "late"}'
-        head = f"POST /jobs HTTP/1.1\r\nHost: {LOCAL}\r\nContent-Type: application/json\r\n"
-        reader, writer = await asyncio.open_connection(LOCAL, server.port)
-        writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[:10])
-        await writer.drain()
+        for_late, *callers = [
+            await stack.enter_async_context(connected(server.port)) for _ in range(22)
+        ]
+        for reader, writer in callers:
+            await alive(reader, writer)
+        for_late[1].write(late[:-10])
+        await for_late[1].drain()
         with closing(sqlite3.connect(server.database, isolation_level=None)) as other:
             other.execute("BEGIN EXCLUSIVE")
-            waiting = [asyncio.create_task(create(http, queue="waits")) for _ in range(20)]
-            await until(lambda: all_arrived(http, before["id"]))
+            for _, writer in callers[1:]:
+                writer.write(raw("POST", "/jobs", {"name": "work", "queue": "waits"}))
+                await writer.drain()
+            await alive(*callers[0])  # this came after the others: they have been read
             server.send(signal.SIGTERM)
             await until(lambda: refuses(server.port))
             other.execute("ROLLBACK")
-        created = await asyncio.gather(*waiting)
-        writer.write(body[10:])
-        answer = await reader.read()
-        assert answer.startswith(f"HTTP/1.1 {CREATED} ".encode())
-        writer.close()
-        await writer.wait_closed()
+        answers = [await reader.read() for reader, _ in callers[1:]]
+        for_late[1].write(late[-10:])
+        answers.append(await for_late[0].read())
+        assert {answer[:13] for answer in answers} == {f"HTTP/1.1 {CREATED} ".encode()}
         # uvicorn alone ends by the signal that it was sent.
         assert await server.wait(15) == (0 if way == "orc serve" else -signal.SIGTERM)
-        stored = rows(server.database, "SELECT id FROM jobs WHERE queue = 'waits'")
-        assert {row["id"] for row in stored} == {job["id"] for job in created}
-        assert value(server.database, "SELECT count(*) FROM jobs WHERE queue = 'late'") == 1
+        created = {json.loads(answer.partition(b"\r\n\r\n")[2])["id"] for answer in answers}
+        assert {row["id"] for row in rows(server.database, "SELECT id FROM jobs")} == created
+        assert len(created) == 21
 
 
-async def all_arrived(http: httpx.AsyncClient, job_id: int) -> bool:
-    """An answer to a call that was sent after the others: they have been read by then."""
-    return (await get(http, job_id))["id"] == job_id
+async def alive(reader: StreamReader, writer: StreamWriter) -> None:
+    """One call on this connection, answered."""
+    writer.write(f"GET /livez HTTP/1.1\r\nHost: {LOCAL}\r\n\r\n".encode())
+    await reader.readuntil(b'{"status":"alive"}')
 
 
 async def refuses(port: int) -> bool:
     """Whether nobody listens any more."""
     try:
-        _, writer = await asyncio.open_connection(LOCAL, port)
+        async with connected(port):
+            return False
     except ConnectionRefusedError:
         return True
-    writer.close()
-    await writer.wait_closed()
-    return False
 
 
 async def test_a_client_that_never_ends_its_request_does_not_hold_up_the_end(
     tmp_path: Path,
 ) -> None:
-    async with running_server(tmp_path, shutdown_seconds=1) as server:
-        _, writer = await asyncio.open_connection(LOCAL, server.port)
-        writer.write(
-            f"POST /jobs HTTP/1.1\r\nHost: {LOCAL}\r\nContent-Length: 100\r\n\r\n".encode()
-        )
+    head = f"POST /jobs HTTP/1.1\r\nHost: {LOCAL}\r\nContent-Length: 100\r\n\r\n"
+    async with (
+        running_server(tmp_path, shutdown_seconds=1) as server,
+        connected(server.port) as (_, writer),
+    ):
+        writer.write(head.encode())
         await writer.drain()
         async with http_client(server.url) as http:
             await create(http)  # by now the half request has been read
         server.send(signal.SIGTERM)
         assert await server.wait(10) == 0
-        writer.close()

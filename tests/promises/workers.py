@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import groupby, pairwise
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import httpx
 
@@ -110,10 +110,10 @@ async def hire(team: Team, size: int) -> None:
 
 
 async def expired_leases(
-    http: httpx.AsyncClient, database: Path, queue: str, size: int
+    http: httpx.AsyncClient, database: Path, queue: str, size: int, **wishes: Any
 ) -> list[Job]:
     """Leases that ran out while the reaper watched, and that nobody took yet."""
-    await asyncio.gather(*(create(http, queue=queue) for _ in range(size)))
+    await asyncio.gather(*(create(http, queue=queue, **wishes) for _ in range(size)))
     claims = (claim(http, f"{queue}-{n}", queues=[queue], lease_seconds=1) for n in range(size))
     leases = [job for job in await asyncio.gather(*claims) if job is not None]
     assert len(leases) == size
