@@ -14,6 +14,7 @@ class ManualClock:
 
     def __init__(self, start: Micros = START) -> None:
         self._now = start
+        self._rests = asyncio.Semaphore(0)
 
     def now(self) -> Micros:
         return self._now
@@ -24,4 +25,10 @@ class ManualClock:
 
     async def sleep(self, seconds: float, *, until: asyncio.Event | None = None) -> None:
         _ = seconds, until
+        self._rests.release()
         await asyncio.Event().wait()
+
+    async def until_resting(self, loops: int) -> None:
+        """Until so many loops have made their first step."""
+        for _ in range(loops):
+            await self._rests.acquire()

@@ -18,6 +18,8 @@ from compute_orchestrator.settings import Settings
 from tests.clocks import ManualClock
 
 URL = "http://127.0.0.1:8000"
+LOOPS = 4
+"""The reaper, the promoter, the counters, the sightings: each makes a step at the start."""
 
 
 class World:
@@ -40,7 +42,7 @@ class World:
         return self.app.state.promoter
 
     async def pass_time(self, seconds: float) -> Pass:
-        """Time goes by as in a healthy server: the reaper and the promoter make their steps."""
+        """Time goes by as in a healthy server: the loops make their steps."""
         done = Pass()
         while seconds > 0:
             step = min(seconds, self.settings.reaper_interval_seconds)
@@ -48,6 +50,7 @@ class World:
             seconds -= step
             await self.promoter.promote_once()
             done += await self.services.reaper.reap_once()
+            await self.services.stats.fold_once()
         return done
 
 
@@ -59,7 +62,7 @@ async def running_world(settings: Settings, clock: ManualClock) -> AsyncGenerato
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=transport, base_url=URL) as http,
     ):
-        await app.state.services.reaper.reap_once()  # ready from the start
+        await clock.until_resting(LOOPS)
         yield World(app, http, clock, settings)
 
 

@@ -148,8 +148,8 @@ def upgrade() -> None:
         sa.Column("from_place", sa.String(length=16), nullable=False),
         sa.Column("to_place", sa.String(length=16), nullable=False),
         sa.Column("count", sa.BigInteger(), nullable=False),
-        sa.Column("waited", sa.BigInteger(), nullable=False),
-        sa.Column("ran", sa.BigInteger(), nullable=False),
+        sa.Column("waited_seconds", sa.Float(), nullable=False),
+        sa.Column("ran_seconds", sa.Float(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("stat_deltas_pkey")),
     )
     op.create_table(
@@ -159,8 +159,8 @@ def upgrade() -> None:
         sa.Column("from_place", sa.String(length=16), nullable=False),
         sa.Column("to_place", sa.String(length=16), nullable=False),
         sa.Column("count", sa.BigInteger(), nullable=False),
-        sa.Column("waited", sa.BigInteger(), nullable=False),
-        sa.Column("ran", sa.BigInteger(), nullable=False),
+        sa.Column("waited_seconds", sa.Float(), nullable=False),
+        sa.Column("ran_seconds", sa.Float(), nullable=False),
         sa.PrimaryKeyConstraint(
             "queue", "action", "from_place", "to_place", name=op.f("stats_pkey")
         ),

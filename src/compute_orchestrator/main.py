@@ -141,6 +141,7 @@ async def _running(app: FastAPI, settings: Settings, store: Store) -> AsyncGener
         retention_seconds=settings.retention_seconds,
     )
     promoter = Promoter(transactions, coalescer, wakeups, store.clock)
+    stats_service = StatsService(transactions, coalescer, store.clock)
     app.state.services = Services(
         jobs=JobService(transactions, coalescer),
         claims=ClaimService(
@@ -152,7 +153,7 @@ async def _running(app: FastAPI, settings: Settings, store: Store) -> AsyncGener
         reaper=reaper,
         queues=QueueService(transactions, coalescer),
         workers=worker_service,
-        stats=StatsService(transactions, store.clock),
+        stats=stats_service,
         health=HealthService(
             transactions,
             store,
@@ -165,6 +166,7 @@ async def _running(app: FastAPI, settings: Settings, store: Store) -> AsyncGener
     loops = [
         Loop("reaper", reaper.reap_once, reaper.rest),
         Loop("promoter", promoter.promote_once, promoter.rest),
+        Loop("counters", stats_service.fold_once, stats_service.rest),
         Loop("sightings", worker_service.write_sightings_once, worker_service.rest),
     ]
     supervisor = Supervisor()

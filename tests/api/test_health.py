@@ -5,6 +5,7 @@ import os
 
 import pytest
 
+from compute_orchestrator.db import engine
 from tests.api.calls import Json, ok, problem
 from tests.api.conftest import MakeWorld
 from tests.api.stores import opened, store_path
@@ -40,7 +41,11 @@ async def test_a_relaxed_store_is_named(make_world: MakeWorld) -> None:
         assert ok(await world.http.get("/readyz"))["synchronous"] == synchronous
 
 
-async def test_a_store_that_does_not_answer_is_not_ready(world: World) -> None:
+async def test_a_store_that_does_not_answer_is_not_ready(
+    monkeypatch: pytest.MonkeyPatch, make_world: MakeWorld
+) -> None:
+    monkeypatch.setattr(engine, "BUSY_TIMEOUT_MILLISECONDS", 50)
+    world = await make_world()
     os.truncate(store_path(world.settings), 0)
     await not_ready(world)
     for method, path, body in (

@@ -60,28 +60,50 @@ async def test_too_many_calls_refuse_creates_first_and_heartbeats_last(narrow: H
     assert not [name for name in await noted(narrow) if "too many" in name]
 
 
-async def test_calls_that_wait_too_long_refuse_creates_first_and_heartbeats_last(
-    narrow: House, time: Time
-) -> None:
-    plain, vital = Notes("plain"), Notes("vital", vital=True)
+async def test_while_calls_wait_too_long_no_others_are_let_in(narrow: House, time: Time) -> None:
+    plain = Notes("plain")
     await hold(narrow.coalescer, plain)
-    callers = submit(narrow.coalescer, plain, ["waits"])
-    await called()
-    time.move(LONGEST_SECONDS - 0.5)
-    callers += submit(narrow.coalescer, plain, ["in time"])
-    await called()
-    time.move(0.5)
-    with pytest.raises(Overloaded):
-        await narrow.coalescer.submit(plain.operation, "too late")
-    callers += submit(narrow.coalescer, vital, ["vital"])
+    (waits,) = submit(narrow.coalescer, plain, ["waits"])
     await called()
     time.move(LONGEST_SECONDS)
     with pytest.raises(Overloaded):
-        await narrow.coalescer.submit(vital.operation, "vital too late")
+        await narrow.coalescer.submit(plain.operation, "too late")
+    with pytest.raises(Overloaded):
+        await waits
     plain.go.set()
-    await asyncio.gather(*callers)
     assert await narrow.coalescer.submit(plain.operation, "after") == "noted after"
-    assert await noted(narrow) == {"first", "waits", "in time", "vital", "after"}
+    assert await noted(narrow) == {"first", "after"}
+
+
+async def test_a_store_that_stands_still_holds_no_caller_for_ever(
+    narrow: House, time: Time
+) -> None:
+    plain, vital = Notes("plain"), Notes("vital", vital=True)
+    runs = await hold(narrow.coalescer, plain)
+    (waits,) = submit(narrow.coalescer, plain, ["waits"])
+    (beats,) = submit(narrow.coalescer, vital, ["beats"])
+    await called()
+    time.move(LONGEST_SECONDS - 0.5)
+    (later,) = submit(narrow.coalescer, plain, ["later"])
+    await called()
+    assert not waits.done()
+    time.move(0.5)
+    with pytest.raises(Overloaded):
+        await waits
+    assert not beats.done()
+    assert not later.done()
+    time.move(LONGEST_SECONDS)
+    for refused in (beats, later):
+        with pytest.raises(Overloaded):
+            await refused
+    assert not runs.done()
+    time.move(LONGEST_SECONDS)
+    with pytest.raises(StoreUnavailable, match="not known"):
+        await runs
+    plain.go.set()
+    assert await narrow.coalescer.submit(plain.operation, "after") == "noted after"
+    # Of the one that ran nobody could say what became of it; those that waited were not written.
+    assert await noted(narrow) == {"first", "after"}
 
 
 async def test_overload_costs_nobody_a_lease(narrow: House) -> None:

@@ -115,4 +115,4 @@ async def test_steps_at_the_same_time_promote_each_job_once(house: House) -> Non
         await house.create(run_in_seconds=5)
     house.clock.move(5)
     steps = await asyncio.gather(*(house.promoter.promote_once() for _ in range(3)))
-    assert sum(step.count for step in steps) == 3
+    assert sum(step.queues.total() for step in steps) == 3

@@ -64,7 +64,7 @@ class House:
         self.heartbeats = HeartbeatService(self.coalescer, self.workers)
         self.operations = OperationService(self.coalescer)
         self.queues = QueueService(self.transactions, self.coalescer)
-        self.stats = StatsService(self.transactions, clock)
+        self.stats = StatsService(self.transactions, self.coalescer, clock)
         self.promoter = Promoter(self.transactions, self.coalescer, self.wakeups, clock)
         self.reaper = Reaper(
             self.transactions,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from compute_orchestrator.db.engine import Store
 from compute_orchestrator.db.statements.stats import fold_deltas
-from compute_orchestrator.db.statements.trail import Move, write_deltas
+from compute_orchestrator.db.statements.trail import Move, Sums, write_deltas
 from compute_orchestrator.domain.errors import Conflict
 from compute_orchestrator.domain.job import Job
 from compute_orchestrator.domain.lifecycle import FINAL
@@ -17,10 +17,9 @@ from compute_orchestrator.domain.report import ReportedOutcome, Succeeded
 from compute_orchestrator.domain.retry import Failed, Obeyed, Released
 from compute_orchestrator.domain.values import JobId, micros
 from compute_orchestrator.services.operations import CancelCall, RetryCall
-from compute_orchestrator.services.reaper import FOLD_EVERY_SECONDS, FOLD_WINDOW_SECONDS
-from compute_orchestrator.services.stats import Stats, Totals, Waiting
+from compute_orchestrator.services.stats import LAST_MINUTE_SECONDS, Stats, Totals, Waiting
 from tests.builders import claim_request, report
-from tests.store.house import House, Rows, rows, run
+from tests.store.house import House, Rows, everything, rows, run
 from tests.store.undoing import one_store
 
 QUEUES = ("a", "b")
@@ -78,9 +77,10 @@ class History:
             await self.house.operations.retry(RetryCall(job_id, again=True))
 
     async def pass_time(self, chance: int) -> None:
-        self.house.clock.move((1, 4, 45, FOLD_EVERY_SECONDS + 1)[chance % 4])
+        self.house.clock.move((1, 4, 45, LAST_MINUTE_SECONDS + 1)[chance % 4])
         await self.house.promoter.promote_once()
         await self.house.reaper.reap_once()
+        await self.house.stats.fold_once()
 
 
 HAPPENINGS: list[Callable[[History, int], Awaitable[None]]] = [
@@ -147,20 +147,31 @@ async def test_folding_changes_no_sum_and_keeps_the_last_minute_apart(
         await house.running()
         house.clock.move(30)
     before = await house.stats.stats()
-    async with house.transactions.write() as session:
-        await fold_deltas(session, micros(FOLD_WINDOW_SECONDS))
+    assert await house.stats.fold_once() == 4
     assert shown(await house.stats.stats()) == shown(before)
     assert len(await rows(store, "SELECT * FROM stat_deltas")) == 2
     sums = await rows(store, "SELECT action, count FROM stats ORDER BY action")
     assert sums == [{"action": "claim", "count": 2}, {"action": "create", "count": 2}]
 
 
-async def test_the_reaper_folds_what_is_old_now_and_then(store: Store, house: House) -> None:
-    await house.create()
-    for seconds, unfolded in ((FOLD_EVERY_SECONDS, 1), (0.000001, 0)):
-        house.clock.move(seconds)
-        await house.reaper.reap_once()
-        assert len(await rows(store, "SELECT * FROM stat_deltas")) == unfolded
+async def test_folding_where_nothing_is_old_changes_nothing(store: Store, house: House) -> None:
+    await house.running()
+    house.clock.move(LAST_MINUTE_SECONDS - 0.000001)
+    before = await everything(store)
+    assert await house.stats.fold_once() == 0
+    assert await everything(store) == before
+    assert len(before["stat_deltas"]) == 2
+
+
+async def test_one_transaction_folds_only_so_many(store: Store, house: House) -> None:
+    for _ in range(5):
+        await house.create()
+    house.clock.move(LAST_MINUTE_SECONDS)
+    for folded, left in ((2, 3), (2, 1), (1, 0), (0, 0)):
+        async with house.transactions.write() as session:
+            assert await fold_deltas(session, micros(LAST_MINUTE_SECONDS), 2) == folded
+        assert len(await rows(store, "SELECT * FROM stat_deltas")) == left
+    assert await rows(store, "SELECT count FROM stats") == [{"count": 5}]
 
 
 async def test_one_row_a_transaction_queue_and_move(store: Store, house: House) -> None:
@@ -168,13 +179,17 @@ async def test_one_row_a_transaction_queue_and_move(store: Store, house: House) 
     async with house.transactions.write() as session:
         await write_deltas(
             session,
-            {Move(queue, "claim", "queued", "running"): n for queue, n in queues.items()},
-            waited={Move("a", "claim", "queued", "running"): 70},
+            {
+                Move(queue, "claim", "queued", "running"): Sums(n, waited_seconds=n / 2)
+                for queue, n in queues.items()
+            },
         )
-    sums = await rows(store, "SELECT queue, count, waited, ran FROM stat_deltas ORDER BY queue")
+    sums = await rows(
+        store, "SELECT queue, count, waited_seconds, ran_seconds FROM stat_deltas ORDER BY queue"
+    )
     assert sums == [
-        {"queue": "a", "count": 3, "waited": 70, "ran": 0},
-        {"queue": "b", "count": 2, "waited": 0, "ran": 0},
+        {"queue": "a", "count": 3, "waited_seconds": 1.5, "ran_seconds": 0},
+        {"queue": "b", "count": 2, "waited_seconds": 1, "ran_seconds": 0},
     ]
 
 
@@ -184,12 +199,24 @@ async def test_waiting_and_running_times_are_summed(store: Store, house: House) 
     job = await house.claim()
     house.clock.move(7)
     await house.reports.report(report(job))
-    sums = await rows(store, "SELECT action, waited, ran FROM stat_deltas ORDER BY id")
+    sums = await rows(
+        store, "SELECT action, waited_seconds, ran_seconds FROM stat_deltas ORDER BY id"
+    )
     assert sums == [
-        {"action": "create", "waited": 0, "ran": 0},
-        {"action": "claim", "waited": micros(5), "ran": 0},
-        {"action": "succeed", "waited": 0, "ran": micros(7)},
+        {"action": "create", "waited_seconds": 0, "ran_seconds": 0},
+        {"action": "claim", "waited_seconds": 5, "ran_seconds": 0},
+        {"action": "succeed", "waited_seconds": 0, "ran_seconds": 7},
     ]
+
+
+async def test_a_job_that_was_to_run_long_ago_waited_since_it_was_created(
+    store: Store, house: House
+) -> None:
+    await house.create(run_at=0)
+    house.clock.move(5)
+    await house.claim()
+    (claimed,) = await rows(store, "SELECT waited_seconds FROM stat_deltas WHERE action = 'claim'")
+    assert claimed == {"waited_seconds": 5}
 
 
 async def test_the_oldest_claimable_job_of_each_queue_is_told(house: House) -> None:

@@ -36,7 +36,7 @@ async def test_the_first_due_jobs_become_claimable_and_no_others(
     due = sorted(job.run_at for job in created if job.run_at <= now)[:limit]
     claimable = [job for job in jobs.values() if not job.delayed]
     assert sorted(job.run_at for job in claimable) == due
-    assert promoted.count == len(due)
+    assert promoted.queues.total() == len(due)
     assert promoted.queues == {
         queue: sum(job.queue == queue for job in claimable) for queue in promoted.queues
     }
@@ -46,7 +46,7 @@ async def test_to_the_outside_a_promoted_job_was_queued_before(store: Store, hou
     job = await house.create(run_in_seconds=5)
     before = await job_row(store, job.id)
     house.clock.move(5)
-    assert (await house.promoter.promote_once()).count == 1
+    assert (await house.promoter.promote_once()).queues.total() == 1
     assert await job_row(store, job.id) == before | {"delayed": 0}
     assert [step["action"] for step in await trail(store, job.id)] == ["create"]
 
@@ -56,7 +56,7 @@ async def test_nothing_due_writes_nothing(store: Store, house: House) -> None:
     await house.create()
     before = await everything(store)
     house.clock.move(4.999999)
-    assert (await house.promoter.promote_once()).count == 0
+    assert (await house.promoter.promote_once()).queues.total() == 0
     assert await everything(store) == before
 
 

@@ -25,7 +25,7 @@ from compute_orchestrator.client.outcomes import (
     second_best,
 )
 from compute_orchestrator.client.reports import Report
-from compute_orchestrator.client.retries import Backoff, is_passing
+from compute_orchestrator.client.retries import DEFINITE, Backoff
 from compute_orchestrator.client.tasks import Task
 
 # A newer worker, which knows the name, may take it meanwhile.
@@ -154,30 +154,30 @@ class Attempt:
                 self.log.debug("ended")
 
     async def _deliver(self, report: Report) -> None:
-        """Repeat the report until it has a definite answer."""
+        """Repeat the report until it has a definite answer, or its lease is known to be over."""
         if report.status is not Status.SUCCEEDED:
             await self._keeper.flush()
         if self._keeper.lost:
             return
         self._reporting = True
         pause = Backoff(FIRST_REPEAT_SECONDS, LONGEST_REPEAT_SECONDS)
-        while True:
+        while not self._keeper.lost:
             try:
                 await self._client.report(self.job, report)
-            except ClientError as error:
-                if is_passing(error):
-                    wait = pause.wait_after(error)
-                    self.log.warning("not reported yet, again in %.1f s: %s", wait, error)
-                    await asyncio.sleep(wait)
-                    continue
+            except DEFINITE as error:
                 instead = second_best(report, error)
                 if instead is None:
                     self.log.warning("the report (%s) was refused: %s", report.status, error)
                     return
                 self.log.warning("reported in another way, since: %s", error)
                 report = instead
+            except ClientError as error:
+                wait = pause.wait_after(error)
+                self.log.warning("not reported yet, again in %.1f s: %s", wait, error)
+                await asyncio.sleep(wait)
             else:
                 return
+        self.log.warning("the lease is over; whether the report was taken is not known")
 
     def _lose(self) -> None:
         # While a report is under way, a lost lease may be what that report did.

@@ -12,15 +12,9 @@ from collections.abc import Callable
 
 from compute_orchestrator.client.client import OrchestratorClient
 from compute_orchestrator.client.context import JobLog, Notes
-from compute_orchestrator.client.errors import (
-    BadInput,
-    CallTimedOut,
-    ClientError,
-    JobNotFound,
-    LeaseLost,
-)
+from compute_orchestrator.client.errors import CallTimedOut, ClientError, JobNotFound, LeaseLost
 from compute_orchestrator.client.models import ClaimedJob, LeaseState
-from compute_orchestrator.client.retries import Backoff, is_passing
+from compute_orchestrator.client.retries import CONTENT_REFUSED, Backoff
 
 SHORTEST_LEASE_SECONDS = 1.0  # the protocol's
 FIRST_RETRY_SECONDS = 0.2
@@ -81,10 +75,9 @@ class Keeper:
         while self._notes and not self.lost:
             try:
                 await self._beat()
+            except CONTENT_REFUSED:
+                pass  # the note is thrown away; what was written meanwhile is sent
             except ClientError as error:
-                if not is_passing(error):
-                    self._log.warning("progress or checkpoint could not be sent: %s", error)
-                    return
                 await asyncio.sleep(pause.wait_after(error))
 
     def wake(self) -> None:
@@ -113,7 +106,7 @@ class Keeper:
                 self._lose(error)
                 return
             except BaseException as error:
-                if isinstance(error, BadInput) and not is_passing(error):
+                if isinstance(error, CONTENT_REFUSED):
                     # With the note in it every beat would be refused, and the lease would end.
                     self._log.error("the server refused progress or checkpoint: %s", error)
                 else:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pydantic_core import to_jsonable_python
 
 from compute_orchestrator.client.calls import to_json
-from compute_orchestrator.client.errors import BadInput, ClientError
+from compute_orchestrator.client.errors import ClientError
 from compute_orchestrator.client.models import Json, Status
 from compute_orchestrator.client.reports import Report
-from compute_orchestrator.client.retries import is_passing
+from compute_orchestrator.client.retries import CONTENT_REFUSED
 
 LONGEST_SECONDS = 31_536_000
 
@@ -106,7 +106,7 @@ def second_best(report: Report, refusal: ClientError) -> Report | None:
 
     Without it the job would run again, to the same end, until its retries are used up.
     """
-    if not isinstance(refusal, BadInput) or is_passing(refusal):
+    if not isinstance(refusal, CONTENT_REFUSED):
         return None
     if report.status is Status.SUCCEEDED:
         error = {"type": "ResultRefused", "message": _shown(refusal.detail, LONGEST_MESSAGE)}

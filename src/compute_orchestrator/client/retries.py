@@ -12,11 +12,27 @@ from typing import TypeVar
 
 import stamina
 
-from compute_orchestrator.client.errors import NoAnswer, Problem, RequestTimeout, ServerFailed
+from compute_orchestrator.client.errors import (
+    InvalidTransition,
+    JobNotFound,
+    LeaseLost,
+    NoAnswer,
+    PayloadTooLarge,
+    Problem,
+    RequestTimeout,
+    ServerFailed,
+    ValidationFailed,
+)
 
 T = TypeVar("T")
 
 TOO_MANY_REQUESTS = 429
+
+# The server's own words on what the holder of a lease sent, which no repeat would change. Any other
+# refusal may be a stranger's: a proxy, or a program that has the port while the server restarts.
+# A plain 413 counts too: a proxy before the server refuses this body each time.
+CONTENT_REFUSED = (ValidationFailed, PayloadTooLarge)
+DEFINITE = (LeaseLost, InvalidTransition, JobNotFound, *CONTENT_REFUSED)
 
 
 def is_passing(error: Exception) -> bool:

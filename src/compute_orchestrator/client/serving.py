@@ -106,7 +106,11 @@ class Serving:
                 await self._stopped_within(idle.wait())
 
     async def _claim(self) -> ClaimedJob | None:
-        """One claim, repeated with the same request id until it is answered."""
+        """One claim, repeated with the same request id until it is answered.
+
+        A refusal ends it, unless an earlier answer was lost: the refusal may be a stranger's, and
+        a lease that is not asked for again costs its job a retry.
+        """
         request_id = new_id()
         may_hold_a_lease = False
         while True:
@@ -120,7 +124,7 @@ class Serving:
             except ClientError as error:
                 wait = self._unanswered.wait_after(error)
                 self._tell_away(error)
-                if not is_passing(error):
+                if not is_passing(error) and not may_hold_a_lease:
                     await self._stopped_within(wait)
                     return None
                 if not isinstance(error, ConnectFailed | Overloaded | ShuttingDown):

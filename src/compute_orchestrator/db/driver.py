@@ -8,7 +8,6 @@ the interpreter's lock; once the SQL is right they are most of what a small tran
 import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import aiosqlite
@@ -42,13 +41,12 @@ class OneHopConnection(aiosqlite.Connection):
 class Fetched:
     """What came of a statement."""
 
-    __slots__ = ("description", "lastrowid", "rowcount", "rows")
+    __slots__ = ("description", "rowcount", "rows")
 
     def __init__(self, cursor: sqlite3.Cursor) -> None:
         self.description = cursor.description
         self.rows: list[Any] = cursor.fetchall() if cursor.description else []
         self.rowcount = cursor.rowcount
-        self.lastrowid = cursor.lastrowid
 
 
 def _run(connection: sqlite3.Connection, sql: str, parameters: Sequence[Any]) -> Fetched:
@@ -71,21 +69,8 @@ class OneHopCursor:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.close()
-
     async def execute(self, sql: str, parameters: Sequence[Any] = ()) -> Self:
         self._fetched = await self._connection.run(sql, parameters)
-        return self
-
-    async def executemany(self, sql: str, batches: Sequence[Sequence[Any]]) -> Self:
-        for parameters in batches:
-            await self.execute(sql, parameters)
         return self
 
     @property
@@ -95,10 +80,6 @@ class OneHopCursor:
     @property
     def rowcount(self) -> int:
         return -1 if self._fetched is None else self._fetched.rowcount
-
-    @property
-    def lastrowid(self) -> int | None:
-        return None if self._fetched is None else self._fetched.lastrowid
 
     async def fetchall(self) -> list[Any]:
         return [] if self._fetched is None else self._fetched.rows

@@ -181,8 +181,8 @@ class StatDeltaRecord(Base):
     from_place: Mapped[str] = mapped_column(String(16))
     to_place: Mapped[str] = mapped_column(String(16))
     count: Mapped[int] = mapped_column(BigInteger)
-    waited: Mapped[int] = mapped_column(BigInteger)
-    ran: Mapped[int] = mapped_column(BigInteger)
+    waited_seconds: Mapped[float] = mapped_column(Float)
+    ran_seconds: Mapped[float] = mapped_column(Float)
 
 
 class StatRecord(Base):
@@ -196,8 +196,8 @@ class StatRecord(Base):
     from_place: Mapped[str] = mapped_column(String(16), primary_key=True)
     to_place: Mapped[str] = mapped_column(String(16), primary_key=True)
     count: Mapped[int] = mapped_column(BigInteger)
-    waited: Mapped[int] = mapped_column(BigInteger)
-    ran: Mapped[int] = mapped_column(BigInteger)
+    waited_seconds: Mapped[float] = mapped_column(Float)
+    ran_seconds: Mapped[float] = mapped_column(Float)
 
 
 class WorkerRecord(Base):

@@ -4,8 +4,7 @@ import binascii
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 
 from compute_orchestrator.domain.errors import ValidationFailed
-
-LARGEST_ID = 2**63 - 1
+from compute_orchestrator.domain.values import LARGEST_INTEGER
 
 
 def encode_cursor(kind: str, after_id: int) -> str:
@@ -23,7 +22,7 @@ def decode_cursor(kind: str, cursor: str) -> int:
         made_for, _, after_id = urlsafe_b64decode(padded.encode("ascii")).decode().partition(":")
         if made_for == kind and after_id.isascii() and after_id.isdigit() and len(after_id) < 20:
             number = int(after_id)
-            if number <= LARGEST_ID:
+            if number <= LARGEST_INTEGER:
                 return number
     except (binascii.Error, UnicodeError):
         pass

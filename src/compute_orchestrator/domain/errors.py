@@ -22,7 +22,7 @@ OrchestratorError
 │   └── ShuttingDown         shutting-down
 └── StartupError             (never over HTTP: the server can't start)
     ├── StoreOwned
-    ├── SchemaBehind
+    ├── SchemaUnknown
     └── UnsupportedStore
 
 Each class that reaches a client has a stable `code`; `routes/problems.py` says which HTTP status.
@@ -178,8 +178,8 @@ class StoreOwned(StartupError):
     """Another server process owns the SQLite file."""
 
 
-class SchemaBehind(StartupError):
-    """The store's schema is not the one that this version needs."""
+class SchemaUnknown(StartupError):
+    """The store's schema is one that this version does not know: a newer one made it."""
 
 
 class UnsupportedStore(StartupError):

@@ -68,8 +68,8 @@ class Step:
     """One change of status: a row of the audit trail, and what the counters need of it.
 
     `delayed_from` and `delayed_to` say whether the job waited, or waits now, for its `run_at`.
-    `waited` is the time since `run_at` (on a claim), `ran` the time since the claim (on a step out
-    of `running`), both in microseconds.
+    `waited_seconds` is how long it could have been claimed before it was (on a claim),
+    `ran_seconds` the time since the claim (on a step out of `running`).
 
     Raises ValueError for a move that is not in the table.
     """
@@ -86,9 +86,8 @@ class Step:
     lease_token: LeaseToken | None = None
     delayed_from: bool = False
     delayed_to: bool = False
-    run_at: Micros = Micros(0)
-    waited: int = 0
-    ran: int = 0
+    waited_seconds: float = 0.0
+    ran_seconds: float = 0.0
 
     def __post_init__(self) -> None:
         if not allows(self.from_status, self.action, self.to_status):

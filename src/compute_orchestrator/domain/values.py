@@ -12,6 +12,9 @@ JsonText = NewType("JsonText", str)
 
 MICROS_PER_SECOND: Final = 1_000_000
 
+LARGEST_INTEGER: Final = 2**63 - 1
+"""What both stores hold in an integer column, ids too."""
+
 PRODUCER: Final = "producer"
 OPERATOR: Final = "operator"
 REAPER: Final = "reaper"

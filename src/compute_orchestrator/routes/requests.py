@@ -24,13 +24,12 @@ from compute_orchestrator.domain.errors import (
     UnsupportedMediaType,
     ValidationFailed,
 )
-from compute_orchestrator.schemas.values import LARGEST_INTEGER
 
 DEEPEST: Final = 100
 DRAINED_BYTES: Final = 64 * 1024 * 1024
 """How much of a body that is too large is thrown away so that its sender sees the answer."""
 
-# Escapes (NUL, surrogates), integers that may be too long, exponents: only then every value is
+# Escapes (NUL), integers that may be too long, exponents: only then every value is
 # looked at; other JSON can't hold what is refused.
 _SUSPICIOUS = re.compile(rb"\\u|[0-9]{19}|[0-9.][eE]\+?[0-9]{3}")
 
@@ -172,11 +171,6 @@ def _check_scalar(value: Any) -> None:
     if isinstance(value, str):
         if "\0" in value:
             raise _malformed("a string holds NUL")
-        if not value.isascii():
-            try:
-                value.encode()
-            except UnicodeEncodeError:
-                raise _malformed("a string holds a lone surrogate") from None
     elif isinstance(value, float):
         if not math.isfinite(value):
             raise _malformed("a number is beyond a finite double")

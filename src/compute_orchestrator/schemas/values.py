@@ -9,11 +9,15 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from compute_orchestrator.domain.errors import PayloadTooLarge
-from compute_orchestrator.domain.values import MICROS_PER_SECOND, JsonText, Micros
+from compute_orchestrator.domain.values import (
+    LARGEST_INTEGER,
+    MICROS_PER_SECOND,
+    JsonText,
+    Micros,
+)
 
 LONGEST_SECONDS = 31_536_000
 LONGEST_NAME_BYTES = 200
-LARGEST_INTEGER = 2**63 - 1
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _RFC3339 = re.compile(

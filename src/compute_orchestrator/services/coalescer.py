@@ -8,6 +8,7 @@ A *turn* is one transaction; a *batch* the calls of one operation in it.
 
 import asyncio
 import logging
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from compute_orchestrator.domain.errors import (
     Overloaded,
     ShuttingDown,
     StoreUnavailable,
+    Unavailable,
 )
 from compute_orchestrator.services.transactions import Transactions
 
@@ -34,6 +36,12 @@ LARGEST_BATCH_CALLS = 256
 LARGEST_BATCH_BYTES = 4 * 1024 * 1024
 VITAL_FACTOR = 2
 """How far beyond the bound heartbeats and reports are still let in: overload must cost no lease."""
+STUCK_FACTOR = 3
+"""After so many times the bound a call that runs is told that its outcome is not known."""
+LOOKS = 10
+"""How often within the longest wait it is looked for calls that wait too long."""
+LET_GO_SECONDS = 1.0
+"""For a cancelled turn to let go of its connection; a store that stands still may never do so."""
 
 
 def _no_subject(_item: Any) -> Hashable | None:
@@ -83,11 +91,12 @@ class Call:
 Batch = tuple[Operation[Any, Any], list[Call]]
 
 
-def _refuse(turn: Sequence[Batch], detail: str) -> None:
-    """Nobody knows whether this turn took effect: every caller is to ask again."""
+def _refuse(turn: Sequence[Batch], detail: str, *, since: float = math.inf) -> None:
+    """Nobody knows whether this turn took effect: who called until `since` is to ask again."""
     for _, calls in turn:
         for call in calls:
-            call.settle(StoreUnavailable(detail))
+            if call.since <= since:
+                call.settle(StoreUnavailable(detail))
 
 
 @dataclass(eq=False)
@@ -97,8 +106,8 @@ class Lane:
     waiting: dict[Operation[Any, Any], deque[Call]] = field(default_factory=dict)
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     idle: asyncio.Event = field(default_factory=asyncio.Event)
-    turns: int = 0
-    """How many transactions are in flight."""
+    turns: list[list[Batch]] = field(default_factory=list["list[Batch]"])
+    """What the transactions in flight carry."""
 
     def add(self, operation: Operation[Any, Any], call: Call) -> None:
         self.waiting.setdefault(operation, deque()).append(call)
@@ -110,6 +119,14 @@ class Lane:
 
     def oldest(self) -> float | None:
         return min((calls[0].since for calls in self.waiting.values() if calls), default=None)
+
+    def refuse_waiting(
+        self, error: Callable[[], Unavailable], until: Callable[[Operation[Any, Any]], float]
+    ) -> None:
+        """Refuse the calls that came before that time of their operation. None was written."""
+        for operation, calls in self.waiting.items():
+            while calls and calls[0].since <= until(operation):
+                calls.popleft().settle(error())
 
     def take_turn(self) -> list[Batch]:
         """What the next transaction carries, in the order in which it runs."""
@@ -146,6 +163,17 @@ def _take_batch(waiting: deque[Call]) -> list[Call]:
     return batch
 
 
+STUCK = "The store stands still. Whether this call took effect is not known: ask again."
+
+
+def _overloaded() -> Overloaded:
+    return Overloaded("Too many calls wait for the store.")
+
+
+def _shutting_down() -> ShuttingDown:
+    return ShuttingDown("The server is shutting down.")
+
+
 class Coalescer:
     """Admits calls, and carries them in turns until it is closed.
 
@@ -167,6 +195,8 @@ class Coalescer:
         self._width = 1 if one_writer else width
         self._max_waiting_calls = max_waiting_calls
         self._max_waiting_seconds = max_waiting_seconds
+        self._loop = asyncio.get_running_loop()
+        self._next_look: asyncio.TimerHandle | None = None
         self._lanes: dict[Hashable, Lane] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
@@ -177,13 +207,15 @@ class Coalescer:
         A caller that is cancelled while its item waits takes it out; once its turn runs, the turn
         is finished without it. Raises the item's own error, or Unavailable.
         """
-        loop = asyncio.get_running_loop()
         lane = self._lane(operation)
-        self._admit(operation, lane, loop.time())
+        now = self._loop.time()
+        self._admit(operation, lane, now)
         call = Call(
-            item, loop.create_future(), loop.time(), operation.subject(item), operation.size(item)
+            item, self._loop.create_future(), now, operation.subject(item), operation.size(item)
         )
         lane.add(operation, call)
+        if self._next_look is None:
+            self._look_later()
         return await call.answer
 
     async def close(self, deadline_seconds: float) -> None:
@@ -195,13 +227,39 @@ class Coalescer:
                     await lane.idle.wait()
         except TimeoutError:
             logger.warning("calls still wait at shutdown and are refused")
+        self.refuse_all()
+        if self._next_look is not None:
+            self._next_look.cancel()
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=LET_GO_SECONDS)
+
+    def refuse_all(self) -> None:
+        """Admit nothing more, and answer every caller now, whatever becomes of its call."""
+        self._closing = True
         for lane in self._lanes.values():
-            for calls in lane.waiting.values():
-                for call in calls:
-                    call.settle(ShuttingDown("The server is shutting down."))
+            lane.refuse_waiting(_shutting_down, lambda _: math.inf)
+            for turn in lane.turns:
+                _refuse(turn, "The server stopped in the middle of this call.")
+
+    def _look_later(self) -> None:
+        wait = self._max_waiting_seconds / LOOKS
+        self._next_look = self._loop.call_later(wait, self._look)
+
+    def _look(self) -> None:
+        """Answer who has waited too long: a store that stands still holds no caller for ever."""
+        now = self._loop.time()
+        self._next_look = None
+        for lane in self._lanes.values():
+            lane.refuse_waiting(_overloaded, lambda it: now - self._longest_wait(it))
+            for turn in lane.turns:
+                _refuse(turn, STUCK, since=now - STUCK_FACTOR * self._max_waiting_seconds)
+        if any(lane.turns or lane.count() for lane in self._lanes.values()):
+            self._look_later()
+
+    def _longest_wait(self, operation: Operation[Any, Any]) -> float:
+        return (VITAL_FACTOR if operation.vital else 1) * self._max_waiting_seconds
 
     def _lane(self, operation: Operation[Any, Any]) -> Lane:
         key: Hashable = "writer" if self._one_writer else operation
@@ -215,26 +273,23 @@ class Coalescer:
 
     def _admit(self, operation: Operation[Any, Any], lane: Lane, now: float) -> None:
         if self._closing:
-            raise ShuttingDown("The server is shutting down.")
+            raise _shutting_down()
         factor = VITAL_FACTOR if operation.vital else 1
         oldest = lane.oldest()
         age = 0.0 if oldest is None else now - oldest
-        if (
-            lane.count() >= factor * self._max_waiting_calls
-            or age >= factor * self._max_waiting_seconds
-        ):
-            raise Overloaded("Too many calls wait for the store.")
+        if lane.count() >= factor * self._max_waiting_calls or age >= self._longest_wait(operation):
+            raise _overloaded()
 
     async def _carry(self, lane: Lane) -> None:
         while True:
             turn = lane.take_turn()
             if turn:
-                lane.turns += 1
+                lane.turns.append(turn)
                 try:
                     await self._run_turn(turn)
                 finally:
-                    lane.turns -= 1
-            elif not lane.arrived.is_set():
+                    lane.turns.remove(turn)
+            else:
                 if not lane.turns:
                     lane.idle.set()
                 await lane.arrived.wait()
@@ -282,8 +337,6 @@ class Coalescer:
                         async with session.savepoint():
                             (answer,) = await operation.run(session, [call.item])
                             await write_trail(session)
-                    except StoreUnavailable:
-                        raise
                     except SQLAlchemyError as error:
                         # In other trouble SQLite may have ended the whole transaction.
                         if not self._transactions.is_fault_of_data(error):

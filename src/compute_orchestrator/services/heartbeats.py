@@ -50,12 +50,12 @@ def lease_lost(beat: Heartbeat, job: Job | None) -> OrchestratorError:
     return lost_to(job)
 
 
-def lost_to(job: Job) -> LeaseLost:
+def lost_to(job: Job, why: str | None = None) -> LeaseLost:
     """The lease of this job is somebody else's, or nobody's."""
     if job.status is not Status.RUNNING:
-        return LeaseLost(f"The lease is over: job {job.id} is {job.status}.")
+        return LeaseLost(why or f"The lease is over: job {job.id} is {job.status}.")
     return LeaseLost(
-        f"Job {job.id} is under another lease, held by {job.locked_by}.",
+        why or f"Job {job.id} is under another lease, held by {job.locked_by}.",
         holder=job.locked_by,
         locked_at=job.locked_at,
         last_heartbeat_at=job.last_heartbeat_at,

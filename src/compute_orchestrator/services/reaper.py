@@ -11,7 +11,6 @@ from compute_orchestrator.db.statements.leave import Leaving, leave_running
 from compute_orchestrator.db.statements.prune import prune_finished
 from compute_orchestrator.db.statements.reap import any_running, expired_leases, note_pass
 from compute_orchestrator.db.statements.report import Held
-from compute_orchestrator.db.statements.stats import fold_deltas, oldest_delta_age
 from compute_orchestrator.domain.lifecycle import Status
 from compute_orchestrator.domain.retry import Lost, decide
 from compute_orchestrator.domain.values import REAPER, micros
@@ -24,8 +23,6 @@ REAP_LIMIT = 200
 PRUNE_LIMIT = 200
 PRUNE_TURNS = 10
 """At most this many batches a pass, so that pruning never holds the writer for long."""
-FOLD_WINDOW_SECONDS = 60
-FOLD_EVERY_SECONDS = 120
 LONGEST_GAP_INTERVALS = 2
 JITTER = 0.1
 
@@ -72,16 +69,12 @@ class Reaper:
         self._last_pass: float | None = None
         self._reap = Operation("reap", ranks.REAP, self._reap_batch, vital=True)
         self._prune = Operation("prune", ranks.HOUSEKEEPING, self._prune_batch)
-        self._fold = Operation("fold", ranks.HOUSEKEEPING, self._fold_batch)
 
     async def reap_once(self) -> Pass:
-        """One pass: the watch, the expired leases, the counters, the pruning."""
+        """One pass: the watch, the expired leases, the pruning."""
         async with self._transactions.read() as session:
             running = await any_running(session)
-            oldest = await oldest_delta_age(session)
         done = await self._take_expired() if running else Pass()
-        if oldest is not None and oldest > micros(FOLD_EVERY_SECONDS):
-            await self._coalescer.submit(self._fold, None)
         if self._retention_seconds is not None:
             done += await self._prune_old(self._retention_seconds)
         self._last_pass = asyncio.get_running_loop().time()
@@ -133,10 +126,6 @@ class Reaper:
     ) -> Sequence[int]:
         pruned = await prune_finished(session, retentions[0], PRUNE_LIMIT)
         return [pruned, *[0] * (len(retentions) - 1)]
-
-    async def _fold_batch(self, session: WriteSession, calls: Sequence[None]) -> Sequence[None]:
-        await fold_deltas(session, micros(FOLD_WINDOW_SECONDS))
-        return [None] * len(calls)
 
 
 def _lost(held: Held) -> Leaving:

@@ -19,7 +19,6 @@ from compute_orchestrator.db.statements.report import (
 from compute_orchestrator.domain.errors import (
     InvalidTransition,
     JobNotFound,
-    LeaseLost,
     OrchestratorError,
 )
 from compute_orchestrator.domain.job import Job
@@ -154,7 +153,8 @@ def _repeated(report: Report, left: LeftBefore | None, job: Job) -> Job | Orches
         return lost_to(job)
     by_server = left.action is Action.RELEASE and left.reason == CLIENT_GONE
     if by_server or left.action in (Action.LOSE, Action.CANCEL):
-        return LeaseLost(f"The lease was ended by the {left.actor}; job {job.id} is {job.status}.")
+        why = f"The lease was ended by the {left.actor}; job {job.id} is {job.status}."
+        return lost_to(job, why)
     if left.action is not report.action:
         return InvalidTransition(
             f"This lease was ended before by {left.action}; job {job.id} is {job.status}.",

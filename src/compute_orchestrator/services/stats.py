@@ -1,21 +1,30 @@
 """Stats: what waits, what was done, how fast. Read from counters that are kept."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from compute_orchestrator.db.clock import Clock, seconds_between
+from compute_orchestrator.db.sessions import WriteSession
 from compute_orchestrator.db.statements.stats import (
     Count,
     counts,
+    fold_deltas,
+    old_deltas,
     oldest_claimable,
     recent_counts,
 )
 from compute_orchestrator.domain.lifecycle import FINAL, Action, Status
 from compute_orchestrator.domain.values import Micros, micros
+from compute_orchestrator.services import ranks
+from compute_orchestrator.services.coalescer import Coalescer, Operation
 from compute_orchestrator.services.transactions import Transactions
 
-LAST_MINUTE = micros(60)
+LAST_MINUTE_SECONDS = 60.0
+"""Counts as young as this are kept apart."""
+FOLD_LIMIT = 5_000
+"""Counts folded in one transaction, a few milliseconds of the writer."""
+FOLD_EVERY_SECONDS = 5.0
 
 
 @dataclass(slots=True)
@@ -54,15 +63,17 @@ class Stats:
 
 
 class StatsService:
-    def __init__(self, transactions: Transactions, clock: Clock) -> None:
+    def __init__(self, transactions: Transactions, coalescer: Coalescer, clock: Clock) -> None:
         self._transactions = transactions
+        self._coalescer = coalescer
         self._clock = clock
+        self._fold = Operation("fold", ranks.HOUSEKEEPING, self._fold_batch)
 
     async def stats(self) -> Stats:
         async with self._transactions.read() as session:
             now = self._clock.now()
             ever = await counts(session)
-            recent = await recent_counts(session, LAST_MINUTE)
+            recent = await recent_counts(session, micros(LAST_MINUTE_SECONDS))
             queues = waiting_by_queue(ever)
             oldest = await oldest_claimable(session, json.dumps(list(queues)))
         return Stats(
@@ -74,6 +85,24 @@ class StatsService:
             totals=totals(ever),
             last_minute=totals(recent),
         )
+
+    async def fold_once(self) -> int:
+        """Sum up the counts that are older than a minute; how many."""
+        async with self._transactions.read() as session:
+            old = await old_deltas(session, micros(LAST_MINUTE_SECONDS), FOLD_LIMIT)
+        folded = 0
+        while old:
+            old = await self._coalescer.submit(self._fold, None)
+            folded += old
+        return folded
+
+    async def rest(self) -> None:
+        """Sleep until the next fold."""
+        await self._clock.sleep(FOLD_EVERY_SECONDS)
+
+    async def _fold_batch(self, session: WriteSession, calls: Sequence[None]) -> Sequence[int]:
+        folded = await fold_deltas(session, micros(LAST_MINUTE_SECONDS), FOLD_LIMIT)
+        return [folded, *[0] * (len(calls) - 1)]
 
 
 def waiting_by_queue(ever: Iterable[Count]) -> dict[str, Waiting]:

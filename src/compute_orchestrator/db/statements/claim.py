@@ -7,6 +7,7 @@ a claim is a walk along it, whatever else is delayed or finished.
 import secrets
 from collections.abc import Sequence
 
+from compute_orchestrator.db.clock import seconds_between
 from compute_orchestrator.db.sessions import Statement, WriteSession
 from compute_orchestrator.db.statements.rows import (
     EXTENDED_LEASE_SQLITE,
@@ -143,5 +144,5 @@ def _step(job: Job) -> Step:
         at=at,
         attempt=job.attempt,
         lease_token=job.lease_token,
-        waited=max(0, at - job.run_at),
+        waited_seconds=max(0.0, seconds_between(max(job.run_at, job.created_at), at)),
     )

@@ -140,5 +140,4 @@ def _step(job: Job) -> Step:
         at=job.created_at,
         attempt=0,
         delayed_to=job.delayed,
-        run_at=job.run_at,
     )

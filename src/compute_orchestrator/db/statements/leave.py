@@ -7,6 +7,7 @@ A failure, a release, an obeyed or forced cancel and a lost lease all end here: 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from compute_orchestrator.db.clock import seconds_between
 from compute_orchestrator.db.sessions import Statement, WriteSession
 from compute_orchestrator.db.statements.rows import JOB_COLUMNS, batch, job_from
 from compute_orchestrator.domain.job import Job
@@ -91,6 +92,5 @@ def _step(leaving: Leaving, after: Job) -> Step:
         reason=leaving.decision.reason,
         lease_token=before.lease_token,
         delayed_to=after.delayed,
-        run_at=after.run_at,
-        ran=after.updated_at - (before.locked_at or after.updated_at),
+        ran_seconds=seconds_between(before.locked_at or after.updated_at, after.updated_at),
     )

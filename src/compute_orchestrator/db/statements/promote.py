@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from compute_orchestrator.db.sessions import ReadSession, Statement, WriteSession
-from compute_orchestrator.db.statements.trail import Move, write_deltas
+from compute_orchestrator.db.statements.trail import Move, Sums, write_deltas
 from compute_orchestrator.domain.values import Micros
 
 PROMOTE = Statement(
@@ -29,17 +29,16 @@ class Promoted:
 
     queues: Counter[str]
 
-    @property
-    def count(self) -> int:
-        return self.queues.total()
-
 
 async def promote_due(session: WriteSession, limit: int) -> Promoted:
     """Make at most `limit` due jobs claimable."""
     rows = await session.fetch(PROMOTE, n=limit)
     queues = Counter(row[0] for row in rows)
     if queues:
-        moves = {Move(queue, "promote", "delayed", "queued"): n for queue, n in queues.items()}
+        moves = {
+            Move(queue, "promote", "delayed", "queued"): Sums(jobs)
+            for queue, jobs in queues.items()
+        }
         await write_deltas(session, moves)
     return Promoted(queues)
 

@@ -4,8 +4,6 @@ from compute_orchestrator.db.sessions import Statement, WriteSession
 from compute_orchestrator.db.statements.rows import batch
 from compute_orchestrator.domain.values import MICROS_PER_SECOND, JobId
 
-LARGEST_BULK = 1_000
-
 FINISHED_BEFORE = Statement(
     sqlite="""
         SELECT id FROM jobs
@@ -32,18 +30,9 @@ DELETE_JOBS = Statement(
     sqlite="DELETE FROM jobs WHERE id IN (SELECT value FROM json_each(:ids))",
 )
 
-# A key lives as long as the last job of its call.
+# A call makes one job, so its key goes with that one.
 DELETE_KEYS = Statement(
-    sqlite=f"""
-        DELETE FROM idempotency_keys
-         WHERE key IN (SELECT used.key
-                         FROM json_each(:ids) AS old
-                        CROSS JOIN idempotency_keys AS used
-                           ON used.first_job_id BETWEEN old.value - {LARGEST_BULK - 1} AND old.value
-                          AND used.first_job_id + used.job_count > old.value)
-           AND NOT EXISTS (SELECT 1 FROM jobs
-                            WHERE jobs.id BETWEEN first_job_id AND first_job_id + job_count - 1)
-    """,
+    sqlite="DELETE FROM idempotency_keys WHERE first_job_id IN (SELECT value FROM json_each(:ids))",
 )
 
 

@@ -7,6 +7,7 @@ the trail).
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from compute_orchestrator.db.clock import seconds_between
 from compute_orchestrator.db.sessions import Statement, WriteSession
 from compute_orchestrator.db.statements.rows import (
     JOB_COLUMNS,
@@ -144,5 +145,5 @@ def _step(success: Success, after: Job) -> Step:
         at=after.updated_at,
         attempt=after.attempt,
         lease_token=success.key.lease_token,
-        ran=after.updated_at - (after.locked_at or after.updated_at),
+        ran_seconds=seconds_between(after.locked_at or after.updated_at, after.updated_at),
     )

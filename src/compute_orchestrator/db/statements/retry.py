@@ -44,5 +44,4 @@ def _step(from_status: Status, after: Job) -> Step:
         actor=OPERATOR,
         at=after.updated_at,
         attempt=after.attempt,
-        run_at=after.run_at,
     )

@@ -48,25 +48,28 @@ OLDEST_CLAIMABLE = Statement(
     """,
 )
 
-OLDEST_DELTA = Statement(
-    sqlite="SELECT :now - at FROM stat_deltas ORDER BY id LIMIT 1",
-)
-
-LAST_OLD_DELTA = Statement(
-    sqlite="SELECT max(id) FROM stat_deltas WHERE at <= :now - :window",
+# Of the first n: rows come in the order of time, unless the clock was set back between two runs.
+OLD_DELTAS = Statement(
+    sqlite="""
+        SELECT count(*), max(id)
+          FROM (SELECT id, at FROM stat_deltas ORDER BY id LIMIT :n)
+         WHERE at <= :now - :window
+    """,
 )
 
 FOLD = Statement(
     sqlite="""
-        INSERT INTO stats (queue, action, from_place, to_place, count, waited, ran)
-        SELECT queue, action, from_place, to_place, sum(count), sum(waited), sum(ran)
+        INSERT INTO stats (
+            queue, action, from_place, to_place, count, waited_seconds, ran_seconds)
+        SELECT queue, action, from_place, to_place,
+               sum(count), sum(waited_seconds), sum(ran_seconds)
           FROM stat_deltas
          WHERE id <= :last_id
          GROUP BY queue, action, from_place, to_place
         ON CONFLICT (queue, action, from_place, to_place) DO UPDATE
            SET count = count + excluded.count,
-               waited = waited + excluded.waited,
-               ran = ran + excluded.ran
+               waited_seconds = waited_seconds + excluded.waited_seconds,
+               ran_seconds = ran_seconds + excluded.ran_seconds
     """,
 )
 
@@ -101,15 +104,16 @@ async def oldest_claimable(session: ReadSession, queues: str) -> dict[str, Micro
     return {row[0]: row[1] for row in rows if row[1] is not None}
 
 
-async def oldest_delta_age(session: ReadSession) -> int | None:
-    """The age in microseconds of the oldest count that is not folded."""
-    rows = await session.fetch(OLDEST_DELTA)
-    return rows[0][0] if rows else None
+async def old_deltas(session: ReadSession, window: int, limit: int) -> int:
+    """How many of the first `limit` counts are older than `window` microseconds."""
+    rows = await session.fetch(OLD_DELTAS, window=window, n=limit)
+    return rows[0][0]
 
 
-async def fold_deltas(session: WriteSession, window: int) -> None:
-    """Move counts older than `window` microseconds into the sums."""
-    last_id = (await session.fetch(LAST_OLD_DELTA, window=window))[0][0]
-    if last_id is not None:
+async def fold_deltas(session: WriteSession, window: int, limit: int) -> int:
+    """Move counts older than `window` microseconds into the sums, at most `limit`; how many."""
+    ((number, last_id),) = await session.fetch(OLD_DELTAS, window=window, n=limit)
+    if number:
         await session.run(FOLD, last_id=last_id)
         await session.run(FORGET_FOLDED, last_id=last_id)
+    return number

@@ -1,6 +1,6 @@
 """The trail and the counters: what a transaction changed, written once, just before its commit."""
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -21,7 +21,8 @@ WRITE_EVENTS = Statement(
 
 WRITE_DELTAS = Statement(
     sqlite="""
-        INSERT INTO stat_deltas (at, queue, action, from_place, to_place, count, waited, ran)
+        INSERT INTO stat_deltas (
+            at, queue, action, from_place, to_place, count, waited_seconds, ran_seconds)
         SELECT :now, value ->> 0, value ->> 1, value ->> 2, value ->> 3,
                value ->> 4, value ->> 5, value ->> 6
           FROM json_each(:deltas)
@@ -39,47 +40,48 @@ class Move:
     to_place: str
 
 
+@dataclass(slots=True)
+class Sums:
+    """Over the steps that made one move."""
+
+    jobs: int = 0
+    waited_seconds: float = 0.0
+    ran_seconds: float = 0.0
+
+    def add(self, step: Step) -> None:
+        self.jobs += 1
+        self.waited_seconds += step.waited_seconds
+        self.ran_seconds += step.ran_seconds
+
+
 async def write_trail(session: WriteSession) -> None:
     """Write the steps that are not written yet: a row each, and a sum for each kind of move."""
     steps = session.take_unwritten()
     if not steps:
         return
     await session.run(WRITE_EVENTS, events=batch(map(_event, steps)))
-    count: Counter[Move] = Counter()
-    waited: Counter[Move] = Counter()
-    ran: Counter[Move] = Counter()
+    sums: defaultdict[Move, Sums] = defaultdict(Sums)
     for step in steps:
-        move = _move(step)
-        count[move] += 1
-        waited[move] += step.waited
-        ran[move] += step.ran
-    await write_deltas(session, count, waited, ran)
+        sums[_move(step)].add(step)
+    await write_deltas(session, sums)
 
 
-async def write_deltas(
-    session: WriteSession,
-    count: Mapping[Move, int],
-    waited: Mapping[Move, int] | None = None,
-    ran: Mapping[Move, int] | None = None,
-) -> None:
-    """Append to the counters. `waited` and `ran` are sums in microseconds."""
+async def write_deltas(session: WriteSession, sums: Mapping[Move, Sums]) -> None:
+    """Append to the counters."""
     await session.run(
         WRITE_DELTAS,
-        deltas=batch(_delta(move, n, waited or {}, ran or {}) for move, n in count.items()),
-    )
-
-
-def _delta(
-    move: Move, count: int, waited: Mapping[Move, int], ran: Mapping[Move, int]
-) -> Iterable[object]:
-    return (
-        move.queue,
-        move.action,
-        move.from_place,
-        move.to_place,
-        count,
-        waited.get(move, 0),
-        ran.get(move, 0),
+        deltas=batch(
+            (
+                move.queue,
+                move.action,
+                move.from_place,
+                move.to_place,
+                its.jobs,
+                its.waited_seconds,
+                its.ran_seconds,
+            )
+            for move, its in sums.items()
+        ),
     )
 
 
