@@ -1,8 +1,9 @@
 """create_app(settings): the only place that wires. Lifespan, gate, routes, the map of errors."""
 
+import asyncio
 import logging
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Awaitable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio.to_thread
@@ -29,9 +30,10 @@ from compute_orchestrator.routes.docs import mount_docs
 from compute_orchestrator.routes.gate import Gate
 from compute_orchestrator.routes.openapi import describe
 from compute_orchestrator.routes.problems import map_errors
-from compute_orchestrator.routes.requests import ReceiveLimits
+from compute_orchestrator.routes.requests import Receiver
 from compute_orchestrator.services.claims import ClaimService
 from compute_orchestrator.services.coalescer import Coalescer
+from compute_orchestrator.services.ending import told_of_the_end
 from compute_orchestrator.services.health import HealthService
 from compute_orchestrator.services.heartbeats import HeartbeatService
 from compute_orchestrator.services.jobs import JobService
@@ -48,6 +50,9 @@ from compute_orchestrator.services.workers import WorkerService
 from compute_orchestrator.settings import Settings
 
 logger = logging.getLogger(__name__)
+
+LAST_SECONDS = 2.0
+"""For each thing that is left to do once every request has ended."""
 
 # Tried in this order: the busy ones first, and /jobs/reap before /jobs/{id}.
 ROUTERS = (
@@ -85,9 +90,7 @@ def create_app(settings: Settings | None = None, *, clock: Clock | None = None) 
         error=settings.max_error_bytes,
         progress=settings.max_progress_bytes,
     )
-    app.state.receive_limits = ReceiveLimits(
-        settings.max_body_bytes, settings.receive_timeout_seconds
-    )
+    app.state.receiver = Receiver(settings.max_body_bytes, settings.receive_timeout_seconds)
     for router in ROUTERS:
         # Not include_router, which matches the path of every request in two steps.
         app.router.routes.extend(router.routes)
@@ -118,7 +121,16 @@ async def _lifespan(app: FastAPI, settings: Settings, clock: Clock | None) -> As
         async with _running(app, settings, store):
             yield
     finally:
-        await store.close()
+        await _within(LAST_SECONDS, store.close())
+
+
+async def _within(seconds: float, work: Awaitable[object]) -> None:
+    """At the end nothing may hold the process up: a store that stands still is left as it is."""
+    try:
+        async with asyncio.timeout(seconds):
+            await work
+    except (TimeoutError, Unavailable) as error:
+        logger.warning("left undone at the end: %r", error)
 
 
 @asynccontextmanager
@@ -172,13 +184,19 @@ async def _running(app: FastAPI, settings: Settings, store: Store) -> AsyncGener
     supervisor = Supervisor()
     for loop in loops:
         supervisor.start(loop)
+
+    def answer_all() -> None:
+        app.state.receiver.close()
+        coalescer.refuse_all()
+
+    loop = asyncio.get_running_loop()
     try:
-        yield
+        with told_of_the_end(lambda: loop.call_later(settings.shutdown_seconds, answer_all)):
+            yield
     finally:
         await supervisor.stop()
-        with suppress(Unavailable):  # sightings may be lost; calls that wait may not
-            await worker_service.write_sightings_once()
-        await coalescer.close(settings.shutdown_seconds)
+        await _within(LAST_SECONDS, worker_service.write_sightings_once())
+        await coalescer.close(LAST_SECONDS)
 
 
 def __getattr__(name: str) -> Any:

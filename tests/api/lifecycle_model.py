@@ -12,6 +12,7 @@ from typing import Any, Final
 
 Json = dict[str, Any]
 Refusal = str | None
+"""The code of the problem that a call is refused with."""
 
 FINAL: Final = {"succeeded", "failed", "exhausted", "cancelled"}
 ACTIONS: Final = {
@@ -138,6 +139,7 @@ class Model:
 
     @property
     def waiting_for_time(self) -> bool:
+        """Whether anything changes when time goes by."""
         return any(
             job.running or (job.status == "queued" and job.run_at > self.now)
             for job in self.jobs.values()
@@ -145,16 +147,16 @@ class Model:
 
     # Producers
 
-    def create(self, id: int, wishes: Json, key: str | None = None) -> Job:  # noqa: A002 - the protocol's name
+    def create(self, job_id: int, wishes: Json, key: str | None = None) -> Job:
         told = {name: wish for name, wish in wishes.items() if name != "run_in_seconds"}
         job = Job(
-            id=id,
+            id=job_id,
             created_at=self.now,
             updated_at=self.now,
             run_at=self.now + seconds(wishes.get("run_in_seconds", 0)),
             **told,
         )
-        self.jobs[id] = job
+        self.jobs[job_id] = job
         if key is not None:
             self.keys[key] = job, wishes
         self._tell(job, "create", None, "producer")
@@ -226,7 +228,9 @@ class Model:
         return None
 
     def _ended_badly(self, job: Job, action: str, actor: str, report: Json) -> None:
-        """A failure or a lost lease: while retries are left it spends one."""
+        """A failure or a lost lease, with what is told of it: while retries are left it spends
+        one, and a requested cancel leaves none.
+        """
         retryable = report.get("retryable", True) and job.max_retries > 0
         job.release_count = 0
         if job.cancel_requested:
@@ -245,7 +249,7 @@ class Model:
         self._move(job, action, status, actor, report.get("reason"))
 
     def _released(self, job: Job, worker_id: str, run_in_seconds: float | None) -> None:
-        """Handed back: it spends nothing and keeps its place, unless all hand it back."""
+        """Handed back: it spends nothing and keeps its place, unless everyone hands it back."""
         if job.cancel_requested:
             self._move(job, "release", "cancelled", worker_id)
             return
@@ -282,7 +286,7 @@ class Model:
         return None
 
     def pause(self, queue: str, *, paused: bool) -> None:
-        """Whom a paused queue's jobs went to before, goes on."""
+        """Nothing is taken from a paused queue; what runs already goes on."""
         (self.paused.add if paused else self.paused.discard)(queue)
 
     # Time
@@ -299,7 +303,7 @@ class Model:
 
     def reap(self) -> Counter[str]:
         """One pass. A lease is taken when it ran out, and the reaper has been awake, with no gap
-        between its passes, for as long as that lease is. With nothing to watch it sleeps.
+        between its passes, for as long as that lease is. With nothing to watch it is not awake.
         """
         if not self.running:
             return Counter()
@@ -308,13 +312,18 @@ class Model:
         self._last_pass = self.now
         lost = [job for job in self.running if self._ran_out(job)]
         for job in lost:
-            reason = "timeout" if job.latest_end <= self.now else "lease-expired"
-            self._ended_badly(job, "lose", "reaper", {"reason": reason})
+            self._ended_badly(job, "lose", "reaper", {"reason": self._why_lost(job)})
         return Counter(job.status for job in lost)
 
     def _ran_out(self, job: Job) -> bool:
         assert job.lease_expires_at is not None
         return max(job.lease_expires_at, self._awake_since + job.lease_length) <= self.now
+
+    def _why_lost(self, job: Job) -> str | None:
+        """None where both are true: the lease ran out, and then the attempt's time as well."""
+        if self.now < job.latest_end:
+            return "lease-expired"
+        return "timeout" if job.lease_expires_at == job.latest_end else None
 
     # The trail
 
@@ -325,7 +334,8 @@ class Model:
         before, job.status, job.updated_at = job.status, status, self.now
         job.finished_at = self.now if status in FINAL else None
         if before == "running":
-            job.ended_by[job.lease_token or ""] = action
+            assert job.lease_token is not None
+            job.ended_by[job.lease_token] = action
             job.lease_token = job.lease_expires_at = job.request_id = None
         if status == "queued":
             job.locked_by = job.locked_at = job.last_heartbeat_at = None
@@ -334,7 +344,7 @@ class Model:
     def _tell(
         self, job: Job, action: str, before: str | None, actor: str, reason: str | None = None
     ) -> None:
-        """A row of the trail. Only the reasons of lost leases are the protocol's."""
+        """A row of the trail, without what is left open: of the reasons only lost leases' count."""
         job.events.append(
             {
                 "action": action,
@@ -343,7 +353,7 @@ class Model:
                 "actor": actor,
                 "attempt": job.attempt,
                 "at": shown(self.now),
-                **({"reason": reason} if action == "lose" else {}),
+                **({} if reason is None else {"reason": reason}),
             }
         )
 

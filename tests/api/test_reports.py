@@ -17,6 +17,7 @@ REPORTS: dict[str, Json] = {
     "queued": {"run_in_seconds": 5},
     "cancelled": {},
 }
+TAKERS = ["reaper", "operator", "server"]
 ACTIONS = {"succeeded": "succeed", "failed": "fail", "queued": "release", "cancelled": "obey"}
 
 
@@ -252,19 +253,32 @@ async def test_of_two_different_reports_at_once_one_is_taken(api: Api) -> None:
 
 
 async def taken_by(api: Api, world: World, who: str) -> Json:
-    """A lease that somebody else ended."""
-    lease = await api.started(lease_seconds=10)
+    """A lease that somebody else ended. The job is final, or may be claimed."""
+    if who == "server":
+        return await released_by_server(api, world)
+    lease = await api.started(lease_seconds=10, retry={"base_seconds": 0})
     match who:
         case "reaper":
             await world.pass_time(14)
-        case "force":
+        case "operator":
             await api.cancel(lease, force=True)
         case _:
             raise AssertionError(who)
     return lease
 
 
-@pytest.mark.parametrize("who", ["reaper", "force"])
+async def released_by_server(api: Api, world: World) -> Json:
+    await api.create()
+    sent = await vanish(world, {"worker_id": "gone"})
+    assert sent  # the answer went nowhere; its token is read from the trail
+    with opened(world.settings) as connection:
+        ((job_id, token),) = connection.execute(
+            "SELECT job_id, lease_token FROM job_events WHERE action = 'release'"
+        ).fetchall()
+    return {"id": job_id, "locked_by": "gone", "lease_token": token}
+
+
+@pytest.mark.parametrize("who", TAKERS)
 @pytest.mark.parametrize("status", REPORTS)
 async def test_a_lease_that_was_taken_away_is_lost_for_every_report(
     api: Api, world: World, who: str, status: str
@@ -274,23 +288,6 @@ async def test_a_lease_that_was_taken_away_is_lost_for_every_report(
     for _ in range(2):
         answer = await api.try_report(lease, status, **REPORTS[status])
         problem(answer, 409, "lease-lost")
-    assert everything(world.settings) == before
-
-
-@pytest.mark.parametrize("status", REPORTS)
-async def test_a_lease_that_the_server_released_is_lost(
-    api: Api, world: World, status: str
-) -> None:
-    await api.create()
-    sent = await vanish(world, {"worker_id": "gone"})
-    assert sent  # the answer went nowhere; its token is read from the trail
-    with opened(world.settings) as connection:
-        ((job_id, token),) = connection.execute(
-            "SELECT job_id, lease_token FROM job_events WHERE action = 'release'"
-        ).fetchall()
-    lease = {"id": job_id, "locked_by": "gone", "lease_token": token}
-    before = everything(world.settings)
-    problem(await api.try_report(lease, status), 409, "lease-lost")
     assert everything(world.settings) == before
 
 
@@ -309,16 +306,26 @@ async def test_a_token_that_was_never_seen_is_no_lease(api: Api, world: World, s
     assert everything(world.settings) == before
 
 
-async def test_a_lost_report_says_who_holds_the_job_now(api: Api, world: World) -> None:
-    lease = await api.started(lease_seconds=10, retry={"base_seconds": 0})
-    await world.pass_time(14)
-    await api.claim("second")
+@pytest.mark.parametrize("who", TAKERS)
+async def test_a_lost_report_says_who_ended_the_lease_and_who_holds_the_job_now(
+    api: Api, world: World, who: str
+) -> None:
+    lease = await taken_by(api, world, who)
+    whose = {"holder": None, "locked_at": None, "last_heartbeat_at": None}
     body = problem(await api.try_report(lease, "succeeded"), 409, "lease-lost")
-    assert "reaper" in body["detail"]
-    body = problem(
-        await api.try_report({**lease, "lease_token": NOBODY}, "succeeded"), 409, "lease-lost"
-    )
-    assert body["holder"] == "second"
+    assert {name: body[name] for name in whose} == whose
+    await api.retry(lease)
+    current = await api.claim("second")
+    world.clock.move(1)
+    await api.beat(current)
+    now = await api.get(current)
+    whose = {"holder": "second", **{name: now[name] for name in ("locked_at", "last_heartbeat_at")}}
+    assert now["locked_at"] < now["last_heartbeat_at"]
+    for token in (lease["lease_token"], NOBODY):
+        answer = await api.try_report({**lease, "lease_token": token}, "succeeded")
+        body = problem(answer, 409, "lease-lost")
+        assert {name: body[name] for name in whose} == whose
+        assert (f"ended by the {who}" in body["detail"]) == (token != NOBODY)
 
 
 async def test_no_such_job_is_404(api: Api) -> None:

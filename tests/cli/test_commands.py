@@ -1,7 +1,9 @@
 """What the commands say and how they end, called in this process."""
 
 import re
+import sqlite3
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from typer.testing import CliRunner, Result
 
 from compute_orchestrator.cli.app import app
 from compute_orchestrator.cli.plain import SERVER_PACKAGES
+from compute_orchestrator.db.owner import OwnerLock
 
 pytestmark = pytest.mark.usefixtures("no_settings")
 
@@ -83,6 +86,38 @@ def test_a_file_that_is_no_database_is_refused_in_words(tmp_path: Path, database
         assert "Traceback" not in refused.stderr, words
 
 
+def test_db_current_makes_no_store(tmp_path: Path, database_url: str) -> None:
+    shown = orc("db", "current", "--database-url", database_url)
+    assert shown.output.startswith("The store is empty; ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_of_a_newer_version_is_refused_in_words(tmp_path: Path, database_url: str) -> None:
+    orc("db", "upgrade", "--database-url", database_url)
+    with closing(sqlite3.connect(tmp_path / "orc.db")) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'future'")
+    for words in (["db", "upgrade"], ["db", "current"]):
+        refused = orc(*words, "--database-url", database_url)
+        assert refused.exit_code == 1, words
+        assert refused.stderr.startswith("orc: The store is at the schema future"), words
+        assert refused.stderr.count("\n") == 1, words
+
+
+def test_db_upgrade_keeps_its_hands_off_the_store_of_a_server(
+    tmp_path: Path, database_url: str
+) -> None:
+    server = OwnerLock(tmp_path / "orc.db")
+    server.acquire()
+    refused = orc("db", "upgrade", "--database-url", database_url)
+    assert refused.exit_code == 1
+    assert refused.stderr.startswith("orc: Another server already owns ")
+    assert refused.stderr.count("\n") == 1
+    assert not (tmp_path / "orc.db").exists()
+    assert orc("db", "current", "--database-url", database_url).exit_code == 0
+    server.release()
+    assert orc("db", "upgrade", "--database-url", database_url).exit_code == 0
+
+
 def test_db_upgrade_takes_an_empty_store_to_the_newest_schema(database_url: str) -> None:
     before = orc("db", "current", "--database-url", database_url)
     first = orc("db", "upgrade", "--database-url", database_url)
@@ -90,7 +125,7 @@ def test_db_upgrade_takes_an_empty_store_to_the_newest_schema(database_url: str)
     after = orc("db", "current", "--database-url", database_url)
     assert [it.exit_code for it in (before, first, second, after)] == [0, 0, 0, 0]
 
-    needed = re.fullmatch(r"The schema is at empty; this version needs (\w+)\.\n", before.output)
+    needed = re.fullmatch(r"The store is empty; this version needs (\w+)\.\n", before.output)
     assert needed
     head = needed[1]
     assert first.output == f"The schema went from empty to {head}, the newest.\n"

@@ -4,11 +4,12 @@ import os
 import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -159,6 +160,15 @@ def test_a_file_that_is_no_database_ends_with_a_plain_sentence(tmp_path: Path) -
     (tmp_path / "broken.db").write_bytes(b"not a database " * 100)
     settings = {"database_url": "sqlite+aiosqlite:///broken.db", "port": "0"}
     assert_refused(run(tmp_path, [*ORC, "serve"], **settings), "file is not a database")
+
+
+def test_a_file_of_a_newer_version_ends_with_a_plain_sentence(tmp_path: Path) -> None:
+    migrate.upgrade(url_of(tmp_path / "orc.db"))
+    with closing(sqlite3.connect(tmp_path / "orc.db")) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'future'")
+    done = run(tmp_path, [*ORC, "serve", "--port", "0"])
+    assert_refused(done, "future", "newer version", "restore a backup")
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_an_existing_file_is_served_within_two_seconds(tmp_path: Path) -> None:

@@ -13,6 +13,9 @@ from tests.client.wires import LOCAL, Proxy, answering, working
 
 LEASE_SECONDS = 1.5
 QUICK = Patience(attempts=3, first_wait_seconds=0.01, jitter_seconds=0)
+NOT_FOUND = (
+    b"HTTP/1.1 404 Not Found\r\nContent-Type: text/plain\r\nContent-Length: 9\r\n\r\nNot Found"
+)
 
 
 @pytest.fixture
@@ -28,7 +31,7 @@ def client(proxy: Proxy) -> OrchestratorClient:
 
 @pytest.fixture
 def app(proxy: Proxy) -> Worker:
-    return Worker(proxy.url, lease_seconds=1)
+    return Worker(proxy.url, lease_seconds=3)
 
 
 async def test_a_create_whose_answer_was_lost_makes_one_job(
@@ -132,6 +135,51 @@ async def test_a_worker_keeps_its_result_while_the_server_is_away(
             await proxy.record.until("PATCH /status", times=2, status=200)
         assert (await straight.get(job.id)).result == "kept"
         assert (await straight.get(after.id)).result == "kept"
+
+
+async def test_a_stranger_on_the_servers_port_costs_no_finished_result(
+    app: Worker, straight: OrchestratorClient, proxy: Proxy
+) -> None:
+    started = asyncio.Event()
+    gone = asyncio.Event()
+
+    @app.task("task")
+    async def task() -> str:
+        started.set()
+        await gone.wait()
+        return "kept"
+
+    async with straight:
+        job = await straight.create("task")
+        async with working(app):
+            await asyncio.wait_for(started.wait(), 10)
+            async with proxy.replaced_by(NOT_FOUND):
+                gone.set()
+                await proxy.record.until("PATCH /status", status=404)
+                beats = len(proxy.record.of("POST /heartbeat"))
+                await proxy.record.until("PATCH /status", times=3, status=404)
+                await proxy.record.until("POST /heartbeat", times=beats + 1)
+            await proxy.record.until("PATCH /status", status=200)
+        done = await straight.get(job.id)
+        assert (done.result, done.attempt, done.retry_count) == ("kept", 1, 0)
+        actions = [event.action for event in await straight.events(job.id)]
+        assert actions == ["create", "claim", "succeed"]
+
+
+async def test_a_stranger_on_the_servers_port_costs_no_lease_whose_answer_was_lost(
+    app: Worker, straight: OrchestratorClient, proxy: Proxy
+) -> None:
+    app.task("task")(_nothing)
+    proxy.lose("POST /claim")
+    async with straight:
+        job = await straight.create("task")
+        async with working(app):
+            await proxy.record.until("POST /claim")
+            async with proxy.replaced_by(NOT_FOUND):
+                await proxy.record.until("POST /claim", status=404)
+            await proxy.record.until("PATCH /status", status=200)
+        actions = [event.action for event in await straight.events(job.id)]
+        assert actions == ["create", "claim", "succeed"]
 
 
 async def test_a_worker_that_starts_before_its_server_waits_for_it(

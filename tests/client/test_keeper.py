@@ -60,20 +60,22 @@ async def test_a_flush_is_repeated_until_it_is_answered() -> None:
         sent.append(json.loads(request.content).get("checkpoint"))
         if len(sent) == 1:
             raise httpx.ReadError("cut", request=request)
-        return httpx.Response(503) if len(sent) == 2 else httpx.Response(200, json=KEPT)
+        strangers = [httpx.Response(404), httpx.Response(422), httpx.Response(200, text="<html>")]
+        return httpx.Response(200, json=KEPT) if len(sent) == 5 else strangers[len(sent) - 2]
 
     kept = Kept(answer)
     kept.notes.write(Note(checkpoint="c"))
     await kept.keeper.flush()
-    assert sent == ["c", "c", "c"]
+    assert sent == ["c"] * 5
     assert not kept.notes
 
 
 async def test_a_flush_that_is_refused_is_given_up(caplog: pytest.LogCaptureFixture) -> None:
-    kept = Kept(lambda _: httpx.Response(403))
+    kept = Kept(lambda _: httpx.Response(422, json={"code": "validation-error"}))
     kept.notes.write(Note(checkpoint="c"))
     await kept.keeper.flush()
-    assert "could not be sent" in caplog.text
+    assert not kept.notes
+    assert "refused progress or checkpoint" in caplog.text
 
 
 @pytest.mark.parametrize(

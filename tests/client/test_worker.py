@@ -475,7 +475,10 @@ async def test_a_claim_that_is_refused_is_tried_again_as_a_new_one(
 ) -> None:
     app.task("task")(_nothing)
     wire.instead["POST /claim"] = [httpx.Response(421), httpx.Response(200, text="<html>")]
+    loop = asyncio.get_running_loop()
+    start = loop.time()
     job = await outcome(app, client, wire)
+    assert loop.time() - start > (0.1 + 0.2) / 2
     assert job.status == Status.SUCCEEDED
     assert len({e.body["request_id"] for e in wire.record.of("POST /claim")[:3]}) == 3
     assert caplog.text.count("claiming fails") == 1
@@ -513,6 +516,45 @@ async def test_a_report_that_is_refused_for_good_frees_its_place(
     async with working(app):
         reports = await wire.record.until("PATCH /status", times=2)
     assert [report.status for report in reports] == [404, 200]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        *(httpx.Response(status) for status in (400, 403, 404, 405, 409, 421, 422)),
+        httpx.Response(404, json={"code": "not-found"}),
+        httpx.Response(421, json={"code": "host-refused"}),
+        httpx.Response(200, text="<html>Welcome</html>"),
+        httpx.Response(204),
+        httpx.Response(307, headers={"Location": "https://elsewhere.example"}),
+    ],
+)
+async def test_no_answer_but_the_servers_own_ends_a_report(
+    app: Worker, client: OrchestratorClient, wire: Wire, answer: httpx.Response
+) -> None:
+    @app.task("task")
+    async def task() -> str:
+        return "kept"
+
+    wire.instead[REPORT] = [answer, answer]
+    job = await outcome(app, client, wire)
+    assert (job.status, job.result) == (Status.SUCCEEDED, "kept")
+
+
+async def test_a_report_that_never_comes_through_ends_with_its_lease(
+    app: Worker, client: OrchestratorClient, wire: Wire, caplog: pytest.LogCaptureFixture
+) -> None:
+    app.task("task")(_nothing)
+    wire.instead[REPORT] = [httpx.Response(404) for _ in range(100)]
+    job = await client.create("task")
+    async with working(app):
+        await wire.record.until(REPORT)
+        await client.cancel(job.id, force=True)
+        await wire.record.until(BEAT, status=409)
+        await client.create("task")
+        await wire.record.until("POST /claim", times=2, status=200)
+        wire.instead.clear()
+    assert "whether the report was taken is not known" in caplog.text
 
 
 async def test_an_error_that_the_server_refuses_is_reported_without_its_words(

@@ -92,6 +92,7 @@ class Proxy:
         self.record = Record()
         self._upstream_port = upstream_port
         self._losing: dict[str, int] = {}
+        self._stranger: bytes | None = None
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
         self._port = 0
@@ -118,6 +119,19 @@ class Proxy:
             writer.transport.abort()
         await self._server.wait_closed()
 
+    @asynccontextmanager
+    async def replaced_by(self, answer: bytes) -> AsyncGenerator[None]:
+        """The server goes away, and until it is back another program on its port says this."""
+        await self.go_away()
+        self._stranger = answer
+        await self.come()
+        try:
+            yield
+        finally:
+            await self.go_away()
+            self._stranger = None
+            await self.come()
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open.add(writer)
         upstream_reader, upstream = await asyncio.open_connection(LOCAL, self._upstream_port)
@@ -141,16 +155,19 @@ class Proxy:
         """One request and its answer. False where the connection is to be cut."""
         head, headers, body = await _message(reader)
         method, path, _ = head.split(b"\r\n")[0].decode().split(" ")
-        upstream.write(head + body)
-        answer_head, _, answer_body = await _message(upstream_reader)
-        status = int(answer_head.split(b" ")[1])
+        answer = self._stranger
+        if answer is None:
+            upstream.write(head + body)
+            answer_head, _, answer_body = await _message(upstream_reader)
+            answer = answer_head + answer_body
+        status = int(answer.split(b" ")[1])
         exchange = Exchange(
             method, path.partition("?")[0], json.loads(body or b"null"), headers, None
         )
         lost = self._loses(exchange)
         if not lost:
             exchange = replace(exchange, status=status)
-            writer.write(answer_head + answer_body)
+            writer.write(answer)
             await writer.drain()
         await self.record.add(exchange)
         return not lost

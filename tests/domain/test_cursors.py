@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from compute_orchestrator.domain.cursors import decode_cursor, encode_cursor
 from compute_orchestrator.domain.errors import ValidationFailed
+from compute_orchestrator.domain.values import LARGEST_INTEGER
 
 KINDS = ("newest", "oldest", "events")
-LARGEST_ID = 2**63 - 1
 
 kinds = st.sampled_from(KINDS)
-ids = st.integers(0, LARGEST_ID)
+ids = st.integers(0, LARGEST_INTEGER)
 
 
 def handmade(text: str) -> str:
@@ -36,7 +36,7 @@ def test_a_cursor_of_another_listing_is_refused(kind: str, other: str, after_id:
 @given(kinds, st.text())
 def test_what_was_never_a_cursor_is_refused_or_read_as_an_id(kind: str, text: str) -> None:
     with suppress(ValidationFailed):
-        assert 0 <= decode_cursor(kind, text) <= LARGEST_ID
+        assert 0 <= decode_cursor(kind, text) <= LARGEST_INTEGER
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_what_was_never_a_cursor_is_refused_or_read_as_an_id(kind: str, text: st
         "newest:1.0",
         "newest:\N{ARABIC-INDIC DIGIT ONE}",
         "newest:1:2",
-        f"newest:{LARGEST_ID + 1}",
+        f"newest:{LARGEST_INTEGER + 1}",
         f"newest:{'9' * 19}",
         f"newest:{'9' * 5_000}",
         "NEWEST:1",

@@ -1,5 +1,6 @@
 """A server starts on a fresh file by itself, shares it with nobody, and stops in good order."""
 
+import asyncio
 import json
 import signal
 import sqlite3
@@ -121,17 +122,29 @@ async def refuses(port: int) -> bool:
         return True
 
 
-async def test_a_client_that_never_ends_its_request_does_not_hold_up_the_end(
-    tmp_path: Path,
+@pytest.mark.parametrize("way", WAYS)
+async def test_at_the_deadline_everyone_is_answered_though_the_store_stands_still(
+    tmp_path: Path, way: str
 ) -> None:
-    head = f"POST /jobs HTTP/1.1\r\nHost: {LOCAL}\r\nContent-Length: 100\r\n\r\n"
+    """Claims that wait for the store, and a create whose body never ends."""
     async with (
-        running_server(tmp_path, shutdown_seconds=1) as server,
-        connected(server.port) as (_, writer),
+        running_server(tmp_path, command=WAYS[way], shutdown_seconds=1) as server,
+        AsyncExitStack() as stack,
     ):
-        writer.write(head.encode())
-        await writer.drain()
-        async with http_client(server.url) as http:
-            await create(http)  # by now the half request has been read
-        server.send(signal.SIGTERM)
-        assert await server.wait(10) == 0
+        callers = [await stack.enter_async_context(connected(server.port)) for _ in range(5)]
+        with closing(sqlite3.connect(server.database, isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            for _, writer in callers[:4]:
+                writer.write(raw("POST", "/jobs/claim", {"worker_id": "w"}))
+            callers[4][1].write(raw("POST", "/jobs", {"name": "work"})[:-5])
+            async with connected(server.port) as (reader, writer):
+                await alive(reader, writer)  # this came after the others: they have been read
+            server.send(signal.SIGTERM)
+            async with asyncio.timeout(4):
+                answers = [await reader.read() for reader, _ in callers]
+            assert await server.wait(6) == (0 if way == "orc serve" else -signal.SIGTERM)
+    assert {answer.split(b"\r\n")[0] for answer in answers} == {b"HTTP/1.1 503 Service Unavailable"}
+    codes = [json.loads(answer.partition(b"\r\n\r\n")[2])["code"] for answer in answers]
+    assert set(codes) <= {"shutting-down", "store-unavailable"}
+    assert codes[4] == "shutting-down"
+    assert rows(server.database, "SELECT id FROM jobs") == []

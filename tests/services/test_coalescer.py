@@ -11,8 +11,8 @@ from compute_orchestrator.db.sessions import WriteSession
 from compute_orchestrator.domain.errors import JobNotFound
 from compute_orchestrator.services import ranks
 from compute_orchestrator.services.coalescer import (
-    LARGEST_BATCH_BYTES,
     LARGEST_BATCH_CALLS,
+    LARGEST_BATCH_SIZE,
     Coalescer,
     Operation,
 )
@@ -255,9 +255,9 @@ async def test_a_batch_has_so_many_calls_and_no_more(house: House) -> None:
     [
         ([3 * MIB, MIB, 1], [2, 1]),
         ([MIB, MIB, MIB, MIB, MIB], [4, 1]),
-        ([0, LARGEST_BATCH_BYTES, 0], [3]),
-        ([1, LARGEST_BATCH_BYTES, 1], [1, 1, 1]),
-        ([1, LARGEST_BATCH_BYTES + 1, 1], [1, 1, 1]),
+        ([0, LARGEST_BATCH_SIZE, 0], [3]),
+        ([1, LARGEST_BATCH_SIZE, 1], [1, 1, 1]),
+        ([1, LARGEST_BATCH_SIZE + 1, 1], [1, 1, 1]),
         ([16 * MIB, 16 * MIB], [1, 1]),
     ],
 )

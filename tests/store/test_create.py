@@ -184,7 +184,7 @@ async def test_keyed_repeated_and_plain_creates_share_a_turn(house: House) -> No
 async def test_the_store_itself_refuses_the_second_use_of_a_key(house: House) -> None:
     async with house.transactions.write() as session:
         await remember_keys(
-            session, [KeyedCall("k", "hash", JobId(1)), KeyedCall("l", "hash", JobId(2), 7)]
+            session, [KeyedCall("k", "hash", JobId(1)), KeyedCall("l", "hash", JobId(2))]
         )
     with pytest.raises(IntegrityError):
         async with house.transactions.write() as session:
@@ -193,7 +193,7 @@ async def test_the_store_itself_refuses_the_second_use_of_a_key(house: House) ->
         found = await find_keys(session, ["k", "l", "m"])
     assert found == {
         "k": KeyedCall("k", "hash", JobId(1)),
-        "l": KeyedCall("l", "hash", JobId(2), 7),
+        "l": KeyedCall("l", "hash", JobId(2)),
     }
 
 

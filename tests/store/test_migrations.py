@@ -25,6 +25,7 @@ from compute_orchestrator.db.migrate import (
     upgrade,
 )
 from compute_orchestrator.db.models import Base
+from compute_orchestrator.domain.errors import SchemaUnknown
 from tests.store.stores import sqlite_url
 
 TREE = Path(__file__).parents[2]
@@ -141,6 +142,44 @@ def test_the_history_goes_down_and_up_again(path: Path) -> None:
     assert set(schema(path)) - {"sqlite_sequence"} == {"alembic_version"}
     assert current_revision(sqlite_url(path)) is None
     upgrade(sqlite_url(path))
+    assert schema(path) == before
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_asking_for_the_revision_of_a_store_that_is_not_there_makes_none(tmp_path: Path) -> None:
+    assert current_revision(sqlite_url(tmp_path / "folder" / "orc.db")) is None
+    assert contents(tmp_path) == {}
+
+
+def test_asking_for_the_revision_changes_nothing(path: Path) -> None:
+    upgrade(sqlite_url(path))
+    before = contents(path.parent)
+    assert current_revision(sqlite_url(path)) == head_revision()
+    assert contents(path.parent) == before
+
+
+def test_the_revision_is_read_from_the_log_too_and_beside_a_writer(path: Path) -> None:
+    upgrade(sqlite_url(path))
+    with closing(sqlite3.connect(path, isolation_level=None)) as writer:
+        writer.execute("DELETE FROM alembic_version")
+        writer.execute("BEGIN IMMEDIATE")
+        before = contents(path.parent)
+        assert current_revision(sqlite_url(path)) is None
+        assert contents(path.parent).keys() == before.keys()
+        assert path.read_bytes() == before[path.name]
+
+
+def test_a_store_of_a_newer_version_is_refused_and_left_alone(path: Path) -> None:
+    upgrade(sqlite_url(path))
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'future'")
+    before = schema(path)
+    for act in (current_revision, upgrade):
+        with pytest.raises(SchemaUnknown, match=r"future.* newer version .* restore a backup"):
+            act(sqlite_url(path))
     assert schema(path) == before
 
 

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from compute_orchestrator.db.engine import build_store
 from compute_orchestrator.db.owner import OwnerLock
 from compute_orchestrator.domain.errors import StoreOwned
+from tests.store.stores import sqlite_url
 
 OWN = """
 import sys
@@ -100,6 +102,22 @@ def test_a_second_owner_in_the_same_process_is_refused_too(path: Path) -> None:
     first.release()
     second.acquire()
     second.release()
+
+
+async def test_a_file_has_one_owner_by_whatever_name_it_is_called(
+    path: Path, tmp_path: Path
+) -> None:
+    by_file, by_folder = tmp_path / "link.db", tmp_path / "folder"
+    by_file.symlink_to(path)
+    by_folder.symlink_to(tmp_path)
+    owner = build_store(sqlite_url(path))
+    owner.own()
+    for name in (by_file, by_folder / "orc.db", by_folder / "link.db"):
+        other = build_store(sqlite_url(name))
+        with pytest.raises(StoreOwned):
+            other.own()
+        await other.close()
+    await owner.close()
 
 
 def test_the_lock_file_stays_so_that_two_servers_never_lock_two_files_of_one_name(

@@ -1,18 +1,11 @@
 """Prune: what finished long ago goes with all that belongs to it, and nothing else does."""
 
-from collections.abc import Sequence
-
-import pytest
-
 from compute_orchestrator.db.engine import Store
-from compute_orchestrator.db.statements.create import KeyedCall, create_jobs, remember_keys
-from compute_orchestrator.db.statements.prune import LARGEST_BULK, prune_finished
-from compute_orchestrator.db.statements.rows import batch
+from compute_orchestrator.db.statements.prune import prune_finished
 from compute_orchestrator.domain.job import Job
 from compute_orchestrator.domain.retry import Failed
-from tests.builders import new_job, report
-from tests.clocks import START
-from tests.store.house import House, everything, rows, run
+from tests.builders import report
+from tests.store.house import House, everything, rows
 
 MINUTE = 60.0
 
@@ -76,34 +69,3 @@ async def test_what_is_counted_stays_counted(house: House) -> None:
     await prune(house, 0)
     stats = await house.stats.stats()
     assert (stats.totals.created, stats.totals.succeeded) == (1, 1)
-
-
-async def end(store: Store, jobs: Sequence[Job]) -> None:
-    await run(
-        store,
-        "UPDATE jobs SET status = 'succeeded', finished_at = :now"
-        " WHERE id IN (SELECT value FROM json_each(:ids))",
-        now=START,
-        ids=batch(job.id for job in jobs),
-    )
-
-
-@pytest.mark.parametrize("size", [1, 3, LARGEST_BULK])
-@pytest.mark.parametrize("straggler", [0, -1])
-async def test_a_key_of_several_jobs_goes_with_the_last_of_them(
-    store: Store, house: House, size: int, straggler: int
-) -> None:
-    async with house.transactions.write() as session:
-        first, *call, last = await create_jobs(session, [new_job()] * (size + 2))
-        calls = [
-            KeyedCall("before", "hash", first.id),
-            KeyedCall("call", "hash", call[0].id, size),
-            KeyedCall("after", "hash", last.id),
-        ]
-        await remember_keys(session, calls)
-    last_to_end = call.pop(straggler)
-    for ended, left in ((call, {"before", "call", "after"}), ([last_to_end], {"before", "after"})):
-        await end(store, ended)
-        assert await prune(house, 0, LARGEST_BULK) == len(ended)
-        keys = await rows(store, "SELECT key FROM idempotency_keys")
-        assert {row["key"] for row in keys} == left

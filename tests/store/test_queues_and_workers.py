@@ -15,11 +15,13 @@ from tests.store.house import House, everything, rows
 DAY = REMEMBERED / 1_000_000
 
 
-async def test_every_queue_ever_used_or_set_is_listed_by_name(house: House) -> None:
+async def test_every_queue_that_was_used_or_is_paused_is_listed_by_name(house: House) -> None:
     await house.running(queue="b")
     await house.create(queue="b")
     await house.create(queue="b", run_in_seconds=5)
     await house.queues.pause(PauseCall("a", paused=True))
+    await house.queues.pause(PauseCall("never used", paused=True))
+    await house.queues.pause(PauseCall("never used", paused=False))
     await house.reports.report(report(await house.running(queue="c")))
     assert [(queue.name, queue.paused, queue.waiting) for queue in await house.queues.all()] == [
         ("a", True, Waiting()),
@@ -28,12 +30,15 @@ async def test_every_queue_ever_used_or_set_is_listed_by_name(house: House) -> N
     ]
 
 
-async def test_a_pause_answers_the_queue_and_may_be_repeated(store: Store, house: House) -> None:
+async def test_a_pause_answers_the_queue_may_be_repeated_and_leaves_nothing_behind(
+    store: Store, house: House
+) -> None:
     await house.create(queue="q")
     for paused in (True, True, False, False):
         queue = await house.queues.pause(PauseCall("q", paused=paused))
         assert (queue.name, queue.paused, queue.waiting) == ("q", paused, Waiting(queued=1))
-        assert await rows(store, "SELECT * FROM queues") == [{"name": "q", "paused": int(paused)}]
+        kept = [{"name": "q", "paused": 1}] if paused else []
+        assert await rows(store, "SELECT * FROM queues") == kept
 
 
 async def test_a_worker_is_seen_by_each_of_its_calls_before_anything_is_written(

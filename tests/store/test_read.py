@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -19,6 +20,8 @@ from compute_orchestrator.domain.listing import JobFilter
 from compute_orchestrator.domain.report import Succeeded
 from compute_orchestrator.domain.retry import Released
 from compute_orchestrator.domain.values import JobId, JsonText, Micros
+from compute_orchestrator.schemas.values import to_json
+from compute_orchestrator.services.jobs import LARGEST_PAGE_BYTES
 from tests.builders import claim_request, heartbeat, new_job, report
 from tests.clocks import START
 from tests.store.house import House
@@ -32,7 +35,11 @@ def some(values: Sequence[str]) -> st.SearchStrategy[tuple[str, ...]]:
 
 
 new_jobs = st.builds(
-    NewJob, name=st.sampled_from(NAMES), queue=st.sampled_from(QUEUES), tags=some(TAGS)
+    NewJob,
+    name=st.sampled_from(NAMES),
+    queue=st.sampled_from(QUEUES),
+    tags=some(TAGS),
+    payload=st.none() | st.integers(0, 6).map(lambda n: JsonText(json.dumps("x" * n))),
 )
 moments = st.none() | st.integers(-1, 4).map(lambda n: Micros(START + n))
 filters = st.builds(
@@ -44,6 +51,7 @@ filters = st.builds(
     workers=some((*WORKERS, "nobody")),
     created_after=moments,
     created_before=moments,
+    include=st.sampled_from([frozenset[str](), frozenset({"payload"})]),
     newest_first=st.booleans(),
 )
 
@@ -61,13 +69,18 @@ def lets_through(wanted: JobFilter, job: Job) -> bool:
     )
 
 
-async def walk(session: ReadSession, wanted: JobFilter, limit: int, window: int) -> list[JobId]:
+async def walk(
+    session: ReadSession, wanted: JobFilter, limit: int, window: int, largest: int
+) -> list[JobId]:
     """The ids on all pages, one after the other."""
     ids: list[JobId] = []
     after: int | None = None
     for _ in range(100):
-        page = await page_of_jobs(session, wanted, after, limit, window)
+        page = await page_of_jobs(
+            session, wanted, after, limit=limit, window=window, largest=largest
+        )
         assert len(page.jobs) <= limit
+        assert sum(len(job.payload or "") for job in page.jobs[:-1]) < largest
         ids += [job.id for job in page.jobs]
         after = page.next_after
         if after is None:
@@ -81,9 +94,10 @@ async def walk(session: ReadSession, wanted: JobFilter, limit: int, window: int)
     wanted=filters,
     limit=st.integers(1, 6),
     window=st.integers(1, 8),
+    largest=st.integers(1, 30),
 )
 async def test_all_pages_together_show_what_the_filter_lets_through_once_and_in_order(
-    store: Store, wishes: list[NewJob], wanted: JobFilter, limit: int, window: int
+    store: Store, wishes: list[NewJob], wanted: JobFilter, limit: int, window: int, largest: int
 ) -> None:
     async with undone(store) as session:
         ids: list[JobId] = []
@@ -93,21 +107,22 @@ async def test_all_pages_together_show_what_the_filter_lets_through_once_and_in_
         await claim_jobs(session, [claim_request(name) for name in WORKERS], QUEUES, 60)
         await cancel_queued(session, list((await find_jobs(session, ids[-2:])).values()))
         jobs = (await find_jobs(session, ids)).values()
-        shown = await walk(session, wanted, limit, window)
+        shown = await walk(session, wanted, limit, window, largest)
     expected = sorted(job.id for job in jobs if lets_through(wanted, job))
     assert shown == (expected[::-1] if wanted.newest_first else expected)
 
 
 async def test_a_page_looks_at_no_more_rows_than_its_window(store: Store) -> None:
+    wanted, bounds = JobFilter(queues=("rare",)), {"limit": 5, "window": 4, "largest": 1}
     async with undone(store) as session:
         jobs = await create_jobs(
             session, [new_job(queue="rare" if n == 0 else "q") for n in range(9)]
         )
-        page = await page_of_jobs(session, JobFilter(queues=("rare",)), None, 5, 4)
+        page = await page_of_jobs(session, wanted, None, **bounds)
         assert ([*page.jobs], page.next_after) == ([], jobs[5].id)
-        page = await page_of_jobs(session, JobFilter(queues=("rare",)), page.next_after, 5, 4)
+        page = await page_of_jobs(session, wanted, page.next_after, **bounds)
         assert ([*page.jobs], page.next_after) == ([], jobs[1].id)
-        page = await page_of_jobs(session, JobFilter(queues=("rare",)), page.next_after, 5, 4)
+        page = await page_of_jobs(session, wanted, page.next_after, **bounds)
         assert ([job.id for job in page.jobs], page.next_after) == ([jobs[0].id], None)
 
 
@@ -124,6 +139,38 @@ async def test_heavy_fields_are_shown_only_when_they_are_asked_for(
     assert shown == {field}
     (job,) = (await house.jobs.page(JobFilter(), 10, None)).jobs
     assert [getattr(job, name) for name in heavy] == [None] * 3
+
+
+async def test_a_page_ends_with_the_job_that_brings_it_to_its_largest_size(store: Store) -> None:
+    wanted = JobFilter(include=frozenset({"payload"}), newest_first=False)
+    async with undone(store) as session:
+        texts = ["é" * 4, "", "x" * 90, "xx", "xx"]  # 10, 2, 92, 4 and 4 bytes as JSON
+        wishes = [new_job(payload=to_json(text)) for text in texts]
+        ids = [job.id for job in await create_jobs(session, wishes)]
+        pages: list[list[JobId]] = []
+        for after in (0, ids[0], ids[1], ids[2]):
+            page = await page_of_jobs(session, wanted, after, limit=5, window=9, largest=10)
+            pages.append([job.id for job in page.jobs])
+            assert page.next_after == (None if page.jobs[-1].id == ids[-1] else page.jobs[-1].id)
+        assert pages == [ids[:1], ids[1:3], ids[2:3], ids[3:]]
+        lean = replace(wanted, include=frozenset())
+        page = await page_of_jobs(session, lean, None, limit=5, window=9, largest=10)
+        assert len(page.jobs) == 5
+
+
+@pytest.mark.parametrize("newest_first", [True, False])
+async def test_a_page_of_heavy_jobs_is_short_and_the_next_one_goes_on(
+    house: House, newest_first: bool
+) -> None:
+    heavy = to_json("x" * (LARGEST_PAGE_BYTES // 2))
+    ids = [(await house.create(payload=heavy)).id for _ in range(3)]
+    wanted = JobFilter(include=frozenset({"payload"}), newest_first=newest_first)
+    first = await house.jobs.page(wanted, 500, None)
+    second = await house.jobs.page(wanted, 500, first.next_cursor)
+    shown = [[job.id for job in page.jobs] for page in (first, second)]
+    ordered = ids[::-1] if newest_first else ids
+    assert shown == [ordered[:2], ordered[2:]]
+    assert second.next_cursor is None
 
 
 async def test_the_service_walks_by_cursors_in_both_orders(house: House) -> None:

@@ -28,7 +28,7 @@ from compute_orchestrator.db.statements.prune import (
     FINISHED_BEFORE,
 )
 from compute_orchestrator.db.statements.read import EVENTS, FIND, PAGES
-from compute_orchestrator.db.statements.reap import ANY_RUNNING, EXPIRED
+from compute_orchestrator.db.statements.reap import ANY_RUNNING, EXPIRED, PULL_IN
 from compute_orchestrator.db.statements.report import HELD, LEFT_BEFORE, SUCCEED
 from compute_orchestrator.db.statements.retry import RETRY
 from compute_orchestrator.db.statements.rows import batch
@@ -141,7 +141,8 @@ def text_of(statement: Statement) -> str:
 class Hot(NamedTuple):
     """A statement, what it is given in a file, the indexes it walks along, and whether it sorts.
 
-    What may be sorted is what the statement itself brings: the heads of the queues, a batch.
+    What may be sorted is what the statement itself brings: the heads of the queues, a batch, a
+    page.
     """
 
     statement: Statement
@@ -158,6 +159,7 @@ PAGE = {
     "tags": batch(["t"]),
     "n": 10,
     "window": 20,
+    "largest": 1_000,
 }
 
 
@@ -223,7 +225,7 @@ def hot(numbers: Numbers) -> dict[str, Hot]:
         ),
         "remember keys": Hot(
             REMEMBER_KEYS,
-            {"keys": batch([{"key": "k", "body_hash": "h", "first_job_id": 1, "job_count": 1}])},
+            {"keys": batch([{"key": "k", "body_hash": "h", "first_job_id": 1}])},
             set(),
         ),
         "cancel": Hot(CANCEL_QUEUED, {"ids": batch(waiting)}, {PRIMARY}),
@@ -237,10 +239,13 @@ def hot(numbers: Numbers) -> dict[str, Hot]:
         "next due": Hot(NEXT_DUE, {}, {"jobs_delayed"}),
         "any running": Hot(ANY_RUNNING, {}, {"jobs_running"}),
         "expired": Hot(EXPIRED, {"since": NOW - micros(100), "n": 200}, {"jobs_running"}),
+        "pull in": Hot(PULL_IN, {"now": NOW - micros(3_600)}, {"jobs_running"}),
         "find": Hot(FIND, {"ids": batch(finished)}, {PRIMARY}),
         "events": Hot(EVENTS, {"job_id": 3, "after": 0, "n": 10}, {"job_events_job"}),
-        "newest page": Hot(PAGES[True, False], {**PAGE, "after": numbers.finished}, {PRIMARY}),
-        "oldest page": Hot(PAGES[False, False], {**PAGE, "after": 0}, {PRIMARY}),
+        "newest page": Hot(
+            PAGES[True, False], {**PAGE, "after": numbers.finished}, {PRIMARY}, sorts=True
+        ),
+        "oldest page": Hot(PAGES[False, False], {**PAGE, "after": 0}, {PRIMARY}, sorts=True),
         "newest page of a tag": Hot(
             PAGES[True, True],
             {**PAGE, "after": numbers.finished},
@@ -262,7 +267,7 @@ def hot(numbers: Numbers) -> dict[str, Hot]:
         "prune keys": Hot(
             DELETE_KEYS,
             {"ids": batch(finished)},
-            {"idempotency_keys_job", "sqlite_autoindex_idempotency_keys_1", PRIMARY},
+            {"idempotency_keys_job"},
         ),
     }
 

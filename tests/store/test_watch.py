@@ -146,6 +146,57 @@ async def test_a_worker_that_stays_silent_after_a_gap_loses_its_lease(house: Hou
     assert (await house.pass_time(12)).requeued == 1
 
 
+@pytest.mark.parametrize("back", [3_600.0, 5.0])
+async def test_a_clock_set_back_parks_no_job_with_a_dead_worker(house: House, back: float) -> None:
+    await house.running(lease_seconds=10)
+    await house.reaper.reap_once()
+    house.clock.move(-back)
+    assert (await house.pass_time(10)).taken == 0
+    assert (await house.pass_time(2)).requeued == 1
+
+
+async def test_a_lease_that_the_watch_never_saw_is_pulled_in_too(house: House) -> None:
+    """Claimed after a time without passes, so that the last one lies behind the step back."""
+    first = await house.running()
+    await house.reaper.reap_once()
+    await house.reports.report(report(first))
+    house.clock.move(7_200)
+    await house.running(lease_seconds=10)
+    house.clock.move(-3_600)
+    assert (await house.pass_time(12)).requeued == 1
+
+
+async def test_after_a_clock_set_back_heartbeats_and_the_timeout_count_from_then(
+    store: Store, house: House
+) -> None:
+    job = await house.running(lease_seconds=10, timeout_seconds=30)
+    await house.reaper.reap_once()
+    house.clock.move(-3_600)
+    now = house.clock.now()
+    await house.reaper.reap_once()
+    row = await job_row(store, job.id)
+    assert (row["locked_at"], row["lease_expires_at"]) == (now, now + micros(10))
+    house.clock.move(4)
+    state = await house.heartbeats.beat(heartbeat(job))
+    assert state.lease_expires_at == now + micros(14)
+    for _ in range(13):
+        assert (await house.pass_time(2)).taken == (house.clock.now() >= now + micros(30))
+        if house.clock.now() < now + micros(30):
+            await house.heartbeats.beat(heartbeat(job))
+    assert (await trail(store, job.id))[-1]["reason"] == "timeout"
+
+
+async def test_a_gap_leaves_leases_of_their_length_as_they_are(store: Store, house: House) -> None:
+    job = await house.running(lease_seconds=10)
+    await house.reaper.reap_once()
+    house.clock.move(1)
+    await house.heartbeats.beat(heartbeat(job))
+    before = await job_row(store, job.id)
+    house.clock.move(3_600)
+    await house.reaper.reap_once()
+    assert await job_row(store, job.id) == before
+
+
 async def test_a_silent_worker_loses_its_lease_and_the_trail_says_why(
     store: Store, house: House
 ) -> None:
@@ -168,6 +219,15 @@ async def test_an_attempt_over_its_timeout_is_taken_with_its_own_reason(
         await house.heartbeats.beat(heartbeat(job))
     assert (await house.pass_time(1)).requeued == 1
     assert (await trail(store, job.id))[-1]["reason"] == "timeout"
+
+
+async def test_a_lease_that_ran_out_before_the_timeout_is_told_as_such_however_late(
+    store: Store, house: House
+) -> None:
+    job = await house.running(lease_seconds=6, timeout_seconds=60)
+    house.clock.move(3_600)
+    assert (await house.pass_time(8)).requeued == 1
+    assert (await trail(store, job.id))[-1]["reason"] == "lease-expired"
 
 
 async def test_the_timeout_is_told_also_when_it_is_no_round_number(

@@ -25,9 +25,10 @@ def upgrade(*, database_url: DatabaseUrl = None) -> None:
 
     url = read_settings(database_url=database_url).database_url
     try:
-        before = migrate.current_revision(url)
-        migrate.upgrade(url)
-        after = migrate.current_revision(url)
+        with migrate.owning(url):
+            before = migrate.current_revision(url)
+            migrate.upgrade(url)
+            after = migrate.current_revision(url)
     except StartupError as error:
         stop(error.detail)
     except (SQLAlchemyError, OSError) as error:
@@ -40,7 +41,7 @@ def upgrade(*, database_url: DatabaseUrl = None) -> None:
 
 @db_app.command("current")
 def current(*, database_url: DatabaseUrl = None) -> None:
-    """Say which revision the schema is at, and which one this version needs."""
+    """Say which revision the schema is at, and which one this version needs. Writes nothing."""
     require_server("db current")
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -54,4 +55,7 @@ def current(*, database_url: DatabaseUrl = None) -> None:
         stop(error.detail)
     except (SQLAlchemyError, OSError) as error:
         stop(f"the store could not be read: {first_line(error)}")
-    typer.echo(f"The schema is at {now or 'empty'}; this version needs {head}.")
+    if now is None:
+        typer.echo(f"The store is empty; this version needs {head}.")
+    else:
+        typer.echo(f"The schema is at {now}; this version needs {head}.")

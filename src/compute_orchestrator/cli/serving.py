@@ -71,7 +71,8 @@ class Server(uvicorn.Server):
                 log_config=None,
                 log_level="warning",
                 backlog=BACKLOG,
-                timeout_graceful_shutdown=math.ceil(settings.shutdown_seconds),
+                # The app answers all who wait when its time is over; this is for what it can't.
+                timeout_graceful_shutdown=math.ceil(settings.shutdown_seconds) + 1,
             )
         )
         self._app = app

@@ -154,14 +154,18 @@ class Attempt:
                 self.log.debug("ended")
 
     async def _deliver(self, report: Report) -> None:
-        """Repeat the report until it has a definite answer, or its lease is known to be over."""
+        """Repeat the report until it has a definite answer.
+
+        Once the lease is known to be over it is sent one last time: it may be what ended it.
+        """
         if report.status is not Status.SUCCEEDED:
             await self._keeper.flush()
         if self._keeper.lost:
             return
         self._reporting = True
         pause = Backoff(FIRST_REPEAT_SECONDS, LONGEST_REPEAT_SECONDS)
-        while not self._keeper.lost:
+        while True:
+            is_last = self._keeper.lost
             try:
                 await self._client.report(self.job, report)
             except DEFINITE as error:
@@ -172,12 +176,14 @@ class Attempt:
                 self.log.warning("reported in another way, since: %s", error)
                 report = instead
             except ClientError as error:
+                if is_last:
+                    self.log.warning("whether the report was taken is not known: %s", error)
+                    return
                 wait = pause.wait_after(error)
                 self.log.warning("not reported yet, again in %.1f s: %s", wait, error)
                 await asyncio.sleep(wait)
             else:
                 return
-        self.log.warning("the lease is over; whether the report was taken is not known")
 
     def _lose(self) -> None:
         # While a report is under way, a lost lease may be what that report did.

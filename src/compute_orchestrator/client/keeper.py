@@ -76,7 +76,7 @@ class Keeper:
             try:
                 await self._beat()
             except CONTENT_REFUSED:
-                pass  # the note is thrown away; what was written meanwhile is sent
+                return
             except ClientError as error:
                 await asyncio.sleep(pause.wait_after(error))
 

@@ -5,6 +5,7 @@ statement (open, execute, fetch, close). Each is a switch of threads that fights
 the interpreter's lock; once the SQL is right they are most of what a small transaction costs.
 """
 
+import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -31,6 +32,15 @@ class OneHopConnection(aiosqlite.Connection):
         # aiosqlite has no types for the one method that runs a function in its thread.
         in_thread: Callable[..., Awaitable[Fetched]] = getattr(self, "_execute")  # noqa: B009
         return await in_thread(_run, self._conn, sql, parameters)
+
+    def stop(self) -> asyncio.Future[Any] | None:
+        """Only once: a second stop would wait for ever, for a thread that has ended.
+
+        A pool that gave up on closing a connection stops it while that close still waits.
+        """
+        if not self._running:
+            return None
+        return super().stop()  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
 
     async def rollback(self) -> None:
         """No hop where there is nothing to roll back: each return to the pool asks for it."""

@@ -52,7 +52,7 @@ class SqliteStore:
     migrates_itself = True
 
     def __init__(self, url: URL, *, synchronous: str, readers: int, clock: Clock | None) -> None:
-        self.path = Path(url.database or "").absolute()
+        self.path = file_of(url)
         self.url = url
         self.synchronous = synchronous.upper()
         self.clock: Clock = clock or SystemClock()
@@ -64,7 +64,6 @@ class SqliteStore:
 
     def own(self) -> None:
         """Raises StoreOwned when another process has the file."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         self._owner.acquire()
 
     async def close(self) -> None:
@@ -146,6 +145,11 @@ def build_store(
             f"{'.'.join(map(str, OLDEST_SQLITE))} or newer."
         )
     return SqliteStore(url, synchronous=sqlite_synchronous, readers=sqlite_readers, clock=clock)
+
+
+def file_of(url: URL) -> Path:
+    """The file behind a URL, by its one true name: a lock beside each symlink would be no lock."""
+    return Path(url.database or "").resolve()
 
 
 def parse_url(database_url: str) -> URL:

@@ -18,7 +18,11 @@ class OwnerLock:
         self._descriptor: int | None = None
 
     def acquire(self) -> None:
-        """Raises StoreOwned when another process has it."""
+        """Make the folder if need be, and take the lock.
+
+        Raises StoreOwned when another process has it.
+        """
+        self._database.parent.mkdir(parents=True, exist_ok=True)
         path = self._database.with_name(self._database.name + ".lock")
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:

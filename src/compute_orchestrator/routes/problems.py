@@ -58,6 +58,8 @@ def problem_response(error: errors.OrchestratorError) -> Response:
             extra = {"job_status": error.status}
         case errors.ValidationFailed():
             extra = {"errors": [{"where": where, "what": what} for where, what in error.errors]}
+        case errors.ShuttingDown():
+            headers = {"Retry-After": str(error.retry_after_seconds), "Connection": "close"}
         case errors.Unavailable():
             headers = {"Retry-After": str(error.retry_after_seconds)}
         case errors.RequestTimeout() | errors.PayloadTooLarge():
@@ -146,18 +148,9 @@ def map_errors(app: FastAPI) -> None:
     app.exception_handler(Exception)(_on_any_error)
 
 
-CODES_BY_STATUS: Final[Mapping[int, Sequence[str]]] = {
-    403: ["not-local", "origin-refused"],
-    404: ["job-not-found"],
-    408: ["request-timeout"],
-    409: ["lease-lost", "invalid-transition"],
-    413: ["payload-too-large"],
-    415: ["unsupported-media-type"],
-    421: ["host-refused"],
-    422: ["validation-error", "idempotency-mismatch"],
-    500: ["internal-error"],
-    503: ["store-unavailable", "overloaded", "shutting-down"],
-}
+def _codes(status: int) -> str:
+    codes = [error.code for error, its_status in STATUS.items() if its_status == status]
+    return ", ".join(codes or ["internal-error"])
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -165,7 +158,7 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {
         status: {
             "model": ProblemOutput,
-            "description": "Problem: " + ", ".join(CODES_BY_STATUS[status]),
+            "description": "Problem: " + _codes(status),
             "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemOutput"}}},
         }
         for status in sorted({*statuses, 403, 421, 422, 500, 503})

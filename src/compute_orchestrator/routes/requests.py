@@ -7,8 +7,7 @@ deadline, and ignores unknown query parameters. `ProtocolRoute` reads first and 
 import asyncio
 import math
 import re
-from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Iterable
 from functools import cached_property
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote_to_bytes
@@ -21,9 +20,11 @@ from starlette.requests import ClientDisconnect
 from compute_orchestrator.domain.errors import (
     PayloadTooLarge,
     RequestTimeout,
+    ShuttingDown,
     UnsupportedMediaType,
     ValidationFailed,
 )
+from compute_orchestrator.domain.values import LARGEST_INTEGER
 
 DEEPEST: Final = 100
 DRAINED_BYTES: Final = 64 * 1024 * 1024
@@ -34,12 +35,42 @@ DRAINED_BYTES: Final = 64 * 1024 * 1024
 _SUSPICIOUS = re.compile(rb"\\u|[0-9]{19}|[0-9.][eE]\+?[0-9]{3}")
 
 
-@dataclass(frozen=True, slots=True)
-class ReceiveLimits:
-    """How large a body may be, in bytes, and how long it may take, in seconds."""
+class Receiver:
+    """Receives bodies: how large one may be, in bytes, and how long it may take, in seconds.
 
-    max_body_bytes: int
-    receive_timeout_seconds: float
+    `close` ends the wait for all that are still on their way.
+    """
+
+    def __init__(self, max_body_bytes: int, receive_timeout_seconds: float) -> None:
+        self._max_body_bytes = max_body_bytes
+        self._receive_timeout_seconds = receive_timeout_seconds
+        self._deadlines: set[asyncio.Timeout] = set()
+        self._closing = False
+
+    def close(self) -> None:
+        """Wait for no body any more."""
+        self._closing = True
+        for deadline in self._deadlines:
+            deadline.reschedule(0)
+
+    async def receive(self, request: Request) -> bytes:
+        """The whole body.
+
+        Raises PayloadTooLarge, RequestTimeout, ShuttingDown, ClientDisconnect.
+        """
+        deadline = asyncio.timeout(self._receive_timeout_seconds)
+        self._deadlines.add(deadline)
+        try:
+            async with deadline:
+                return await _receive(request, self._max_body_bytes)
+        except TimeoutError:
+            if self._closing:
+                raise ShuttingDown("The server is shutting down.") from None
+            raise RequestTimeout(
+                f"The body did not arrive within {self._receive_timeout_seconds:g} seconds."
+            ) from None
+        finally:
+            self._deadlines.discard(deadline)
 
 
 class CheckedRequest(Request):
@@ -110,10 +141,10 @@ def _check_utf8(place: str, quoted: bytes) -> None:
 async def read_request(request: Request, *, takes_body: bool) -> CheckedRequest:
     """Receive the body and parse it.
 
-    Raises PayloadTooLarge, RequestTimeout, UnsupportedMediaType, ValidationFailed.
+    Raises what `Receiver.receive` does, UnsupportedMediaType, ValidationFailed.
     """
-    limits: ReceiveLimits = request.app.state.receive_limits
-    body = await _receive(request, limits)
+    receiver: Receiver = request.app.state.receiver
+    body = await receiver.receive(request)
     checked = CheckedRequest(request.scope, request.receive)
     if body:
         if not _is_json(request.headers.get("content-type", "")):
@@ -138,33 +169,39 @@ def parse_json(raw: bytes) -> Any:
         value = from_json(raw, allow_inf_nan=False)
     except (ValueError, RecursionError) as error:
         raise _malformed(str(error)) from None
-    if _SUSPICIOUS.search(raw) or raw.count(b"[") + raw.count(b"{") > DEEPEST:
-        _check(value)
+    if raw.count(b"[") + raw.count(b"{") > DEEPEST:
+        _check_depth(value)
+    if _SUSPICIOUS.search(raw):
+        _check_scalars(value)
     return value
 
 
-def _check(value: Any) -> None:
-    """Look at every value, level by level, without recursion."""
-    level: list[Any] = [value]
-    for depth in range(DEEPEST + 1):
-        deeper: list[Any] = []
-        for one in level:
-            if not isinstance(one, dict | list):
-                _check_scalar(one)
-            elif depth == DEEPEST:
-                raise _malformed(f"it is nested deeper than {DEEPEST} levels")
-            else:
-                deeper.extend(_members(one))
-        level = deeper
+def _check_depth(value: Any) -> None:
+    """Look at the containers, level by level, without recursion."""
+    level: list[Any] = [value] if isinstance(value, list | dict) else []
+    for _ in range(DEEPEST):
+        level = [inner for one in level for inner in _inside(one) if isinstance(inner, list | dict)]
+        if not level:
+            return
+    raise _malformed(f"it is nested deeper than {DEEPEST} levels")
 
 
-def _members(container: Any) -> Iterator[Any]:
-    """The keys and values of an object, the items of an array."""
-    if isinstance(container, dict):
-        yield from container
-        yield from container.values()
-    else:
-        yield from container
+def _inside(container: Any) -> Iterable[Any]:
+    return container.values() if isinstance(container, dict) else container  # pyright: ignore[reportUnknownVariableType] - JSON
+
+
+def _check_scalars(value: Any) -> None:
+    """Look at every key and value."""
+    left: list[Any] = [value]
+    while left:
+        one = left.pop()
+        if isinstance(one, list):
+            left.extend(one)  # pyright: ignore[reportUnknownArgumentType] - JSON
+        elif isinstance(one, dict):
+            left.extend(one)  # pyright: ignore[reportUnknownArgumentType] - JSON
+            left.extend(one.values())  # pyright: ignore[reportUnknownArgumentType] - JSON
+        else:
+            _check_scalar(one)
 
 
 def _check_scalar(value: Any) -> None:
@@ -184,30 +221,24 @@ def _malformed(what: str) -> ValidationFailed:
     )
 
 
-async def _receive(request: Request, limits: ReceiveLimits) -> bytes:
+async def _receive(request: Request, max_body_bytes: int) -> bytes:
     """The whole body. What is too large is thrown away, so that the client sees the answer."""
     chunks: list[bytes] = []
     size = 0
-    try:
-        async with asyncio.timeout(limits.receive_timeout_seconds):
-            while True:
-                message = await request.receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientDisconnect
-                chunk = message.get("body", b"")
-                size += len(chunk)
-                if size <= limits.max_body_bytes:
-                    chunks.append(chunk)
-                elif size > DRAINED_BYTES:
-                    break
-                if not message.get("more_body", False):
-                    break
-    except TimeoutError:
-        raise RequestTimeout(
-            f"The body did not arrive within {limits.receive_timeout_seconds:g} seconds."
-        ) from None
-    if size > limits.max_body_bytes:
-        raise PayloadTooLarge(f"The body may have {limits.max_body_bytes} bytes, not more.")
+    while True:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunk = message.get("body", b"")
+        size += len(chunk)
+        if size <= max_body_bytes:
+            chunks.append(chunk)
+        elif size > DRAINED_BYTES:
+            break
+        if not message.get("more_body", False):
+            break
+    if size > max_body_bytes:
+        raise PayloadTooLarge(f"The body may have {max_body_bytes} bytes, not more.")
     return b"".join(chunks)
 
 

@@ -33,7 +33,8 @@ Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 LARGEST_BATCH_CALLS = 256
-LARGEST_BATCH_BYTES = 4 * 1024 * 1024
+LARGEST_BATCH_SIZE = 4 * 1024 * 1024
+"""In characters of JSON: of ASCII that is bytes."""
 VITAL_FACTOR = 2
 """How far beyond the bound heartbeats and reports are still let in: overload must cost no lease."""
 STUCK_FACTOR = 3
@@ -58,7 +59,7 @@ class Operation(Generic[Item, Answer]):
 
     `run` answers each item, in order, with its answer or with the error that it alone gets.
     `rank` orders the operations of a turn. `vital` ones are refused last. `subject` names what two
-    items of one batch must not share; `size` is an item's weight in bytes.
+    items of one batch must not share; `size` is the length of an item's JSON, in characters.
     """
 
     name: str
@@ -148,7 +149,7 @@ def _take_batch(waiting: deque[Call]) -> list[Call]:
     size = 0
     while waiting and len(batch) < LARGEST_BATCH_CALLS:
         call = waiting[0]
-        if batch and size + call.size > LARGEST_BATCH_BYTES:
+        if batch and size + call.size > LARGEST_BATCH_SIZE:
             break
         waiting.popleft()
         if call.answer.done():  # its caller went away

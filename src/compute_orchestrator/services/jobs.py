@@ -26,6 +26,8 @@ from compute_orchestrator.services.transactions import Transactions
 
 LIST_WINDOW = 10_000
 """How many rows a page looks at before it answers with what it found."""
+LARGEST_PAGE_BYTES = 8 * 1024 * 1024
+"""A page ends with the job whose payload, result and checkpoint bring it there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,14 @@ class JobService:
         kind = "newest" if wanted.newest_first else "oldest"
         after = None if cursor is None else decode_cursor(kind, cursor)
         async with self._transactions.read() as session:
-            page = await page_of_jobs(session, wanted, after, limit, LIST_WINDOW)
+            page = await page_of_jobs(
+                session,
+                wanted,
+                after,
+                limit=limit,
+                window=LIST_WINDOW,
+                largest=LARGEST_PAGE_BYTES,
+            )
         next_cursor = None if page.next_after is None else encode_cursor(kind, page.next_after)
         return JobPage(page.jobs, next_cursor)
 

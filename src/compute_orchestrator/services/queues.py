@@ -34,13 +34,13 @@ class QueueService:
         )
 
     async def all(self) -> list[Queue]:
-        """Every queue that was ever used or set, by name."""
+        """Every queue that was ever used or is paused, by name."""
         async with self._transactions.read() as session:
             paused = await paused_queues(session)
             waiting = waiting_by_queue(await counts(session))
         return [
-            Queue(name, paused.get(name, False), waiting.get(name, Waiting()))
-            for name in sorted(paused.keys() | waiting.keys())
+            Queue(name, name in paused, waiting.get(name, Waiting()))
+            for name in sorted(paused | waiting.keys())
         ]
 
     async def pause(self, call: PauseCall) -> Queue:

@@ -9,7 +9,12 @@ from compute_orchestrator.db.clock import Clock
 from compute_orchestrator.db.sessions import WriteSession
 from compute_orchestrator.db.statements.leave import Leaving, leave_running
 from compute_orchestrator.db.statements.prune import prune_finished
-from compute_orchestrator.db.statements.reap import any_running, expired_leases, note_pass
+from compute_orchestrator.db.statements.reap import (
+    any_running,
+    expired_leases,
+    note_pass,
+    pull_in_leases,
+)
 from compute_orchestrator.db.statements.report import Held
 from compute_orchestrator.domain.lifecycle import Status
 from compute_orchestrator.domain.retry import Lost, decide
@@ -102,6 +107,8 @@ class Reaper:
 
     async def _reap_batch(self, session: WriteSession, passes: Sequence[None]) -> Sequence[Pass]:
         watch = await note_pass(session, micros(LONGEST_GAP_INTERVALS * self._interval_seconds))
+        if watch.anew:
+            await pull_in_leases(session)
         expired = await expired_leases(session, watch, REAP_LIMIT)
         left = await leave_running(session, [_lost(held) for held in expired])
         statuses = [job.status for job in left.values()]
@@ -130,10 +137,11 @@ class Reaper:
 
 def _lost(held: Held) -> Leaving:
     job = held.job
-    timed_out = (
+    timed_out = (  # its time was over, not only its lease
         job.timeout_seconds is not None
         and job.locked_at is not None
-        and job.locked_at + micros(job.timeout_seconds) <= held.now
+        and job.lease_expires_at is not None
+        and job.locked_at + micros(job.timeout_seconds) <= job.lease_expires_at
     )
     outcome = Lost("timeout" if timed_out else "lease-expired")
     decision = decide(job, outcome, held.now, random.random())  # noqa: S311 - jitter

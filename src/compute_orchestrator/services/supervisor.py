@@ -5,10 +5,14 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from compute_orchestrator.domain.errors import Unavailable
+
 logger = logging.getLogger(__name__)
 
 RETRY_SECONDS = 1.0
 """How long a loop rests after a step that failed."""
+LET_GO_SECONDS = 1.0
+"""For a step to end once it is cancelled; one that reads from a store that stands still may not."""
 
 
 @dataclass(eq=False)
@@ -26,9 +30,11 @@ class Loop:
             try:
                 await self.step()
                 await self.rest()
-            except Exception:
+            except Exception as error:
                 self.failures += 1
-                logger.exception("%s failed and goes on", self.name)
+                # Trouble of the store is one line; anything else may be a bug.
+                trace = not isinstance(error, Unavailable)
+                logger.warning("%s failed and goes on: %s", self.name, error, exc_info=trace)
                 await asyncio.sleep(self.retry_seconds)
 
 
@@ -44,5 +50,6 @@ class Supervisor:
     async def stop(self) -> None:
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=LET_GO_SECONDS)
         self._tasks.clear()

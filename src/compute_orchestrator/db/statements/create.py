@@ -47,7 +47,7 @@ INDEX_TAGS = Statement(
 
 FIND_KEYS = Statement(
     sqlite="""
-        SELECT key, body_hash, first_job_id, job_count
+        SELECT key, body_hash, first_job_id
           FROM idempotency_keys
          WHERE key IN (SELECT value FROM json_each(:keys))
     """,
@@ -56,8 +56,7 @@ FIND_KEYS = Statement(
 REMEMBER_KEYS = Statement(
     sqlite="""
         INSERT INTO idempotency_keys (key, body_hash, first_job_id, job_count)
-        SELECT value ->> 'key', value ->> 'body_hash', value ->> 'first_job_id',
-               value ->> 'job_count'
+        SELECT value ->> 'key', value ->> 'body_hash', value ->> 'first_job_id', 1
           FROM json_each(:keys)
     """,
 )
@@ -65,12 +64,11 @@ REMEMBER_KEYS = Statement(
 
 @dataclass(frozen=True, slots=True)
 class KeyedCall:
-    """An idempotency key, the SHA-256 of the body it came with, and the jobs it made."""
+    """An idempotency key, the SHA-256 of the body it came with, and the job it made."""
 
     key: str
     body_hash: str
     first_job_id: JobId
-    job_count: int = 1
 
 
 async def create_jobs(session: WriteSession, jobs: Sequence[NewJob]) -> list[Job]:
@@ -91,7 +89,7 @@ async def create_jobs(session: WriteSession, jobs: Sequence[NewJob]) -> list[Job
 async def find_keys(session: WriteSession, keys: Sequence[str]) -> dict[str, KeyedCall]:
     """The calls that these keys were used for."""
     rows = await session.fetch(FIND_KEYS, keys=batch(keys))
-    return {row[0]: KeyedCall(row[0], row[1], row[2], row[3]) for row in rows}
+    return {row[0]: KeyedCall(row[0], row[1], row[2]) for row in rows}
 
 
 async def remember_keys(session: WriteSession, calls: Sequence[KeyedCall]) -> None:
@@ -103,7 +101,6 @@ async def remember_keys(session: WriteSession, calls: Sequence[KeyedCall]) -> No
                 "key": call.key,
                 "body_hash": call.body_hash,
                 "first_job_id": call.first_job_id,
-                "job_count": call.job_count,
             }
             for call in calls
         ),

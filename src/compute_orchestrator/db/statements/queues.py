@@ -5,25 +5,28 @@ from collections.abc import Mapping
 from compute_orchestrator.db.sessions import ReadSession, Statement, WriteSession
 from compute_orchestrator.db.statements.rows import batch
 
-SET_PAUSED = Statement(
+PAUSE = Statement(
     sqlite="""
         INSERT INTO queues (name, paused)
-        SELECT value ->> 'name', value ->> 'paused' FROM json_each(:queues) WHERE true
-        ON CONFLICT (name) DO UPDATE SET paused = excluded.paused
+        SELECT value, 1 FROM json_each(:names) WHERE true
+        ON CONFLICT (name) DO UPDATE SET paused = 1
     """,
 )
 
-PAUSED = Statement(sqlite="SELECT name, paused FROM queues")
+# The pause is all that can be set.
+RESUME = Statement(
+    sqlite="DELETE FROM queues WHERE name IN (SELECT value FROM json_each(:names))",
+)
+
+PAUSED = Statement(sqlite="SELECT name FROM queues WHERE paused = 1")
 
 
 async def set_paused(session: WriteSession, queues: Mapping[str, bool]) -> None:
     """Pause or resume queues."""
-    await session.run(
-        SET_PAUSED,
-        queues=batch({"name": name, "paused": int(paused)} for name, paused in queues.items()),
-    )
+    await session.run(PAUSE, names=batch(name for name, paused in queues.items() if paused))
+    await session.run(RESUME, names=batch(name for name, paused in queues.items() if not paused))
 
 
-async def paused_queues(session: ReadSession) -> dict[str, bool]:
-    """The queues on which something was ever set."""
-    return {row[0]: bool(row[1]) for row in await session.fetch(PAUSED)}
+async def paused_queues(session: ReadSession) -> set[str]:
+    """The queues from which no claim takes."""
+    return {row[0] for row in await session.fetch(PAUSED)}

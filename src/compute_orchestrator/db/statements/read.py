@@ -7,9 +7,7 @@ from compute_orchestrator.db.sessions import ReadSession, Statement
 from compute_orchestrator.db.statements.rows import JOB_COLUMNS, batch, job_from
 from compute_orchestrator.domain.job import Job
 from compute_orchestrator.domain.listing import Event, JobFilter
-from compute_orchestrator.domain.values import JobId
-
-LARGEST_ID = 2**63 - 1
+from compute_orchestrator.domain.values import LARGEST_INTEGER, JobId
 
 FIND = Statement(
     sqlite=f"SELECT {JOB_COLUMNS} FROM jobs WHERE id IN (SELECT value FROM json_each(:ids))",
@@ -21,6 +19,7 @@ _LEAN = {
     "checkpoint": "iif(:with_checkpoint, checkpoint, NULL)",
 }
 _LEAN_COLUMNS = ", ".join(_LEAN.get(field, field) for field in Job._fields)
+_HEAVY_BYTES = " + ".join(f"coalesce(length(CAST({it} AS BLOB)), 0)" for it in _LEAN.values())
 
 _MATCHES = """
     (:statuses IS NULL OR status IN (SELECT value FROM json_each(:statuses)))
@@ -33,12 +32,20 @@ _MATCHES = """
 
 
 def _page(looked_at: str, order: str) -> Statement:
-    """The jobs that match, out of those that are looked at."""
+    """The jobs that match, out of those that are looked at, and how many bytes are shown so far.
+
+    Only ids and lengths pass through the sum: what lies beyond the largest page is never brought.
+    """
     return Statement(
         sqlite=f"""
-            SELECT {_LEAN_COLUMNS} FROM jobs
-             WHERE {looked_at} AND {_MATCHES}
-             ORDER BY id {order} LIMIT :n
+            SELECT {_LEAN_COLUMNS}, bytes
+              FROM (SELECT found, heavy, sum(heavy) OVER (ORDER BY found {order}) AS bytes
+                      FROM (SELECT id AS found, {_HEAVY_BYTES} AS heavy FROM jobs
+                             WHERE {looked_at} AND {_MATCHES}
+                             ORDER BY id {order} LIMIT :n))
+             CROSS JOIN jobs ON jobs.id = found
+             WHERE bytes - heavy < :largest
+             ORDER BY found {order}
         """,
     )
 
@@ -68,7 +75,9 @@ _OLDEST_TAGGED = _tagged(">", "ASC")
 # By (newest first, by tag).
 PAGES = {
     (True, False): _page(f"id < :after AND id >= coalesce(({_NEWEST_EDGE}), 0)", "DESC"),
-    (False, False): _page(f"id > :after AND id <= coalesce(({_OLDEST_EDGE}), {LARGEST_ID})", "ASC"),
+    (False, False): _page(
+        f"id > :after AND id <= coalesce(({_OLDEST_EDGE}), {LARGEST_INTEGER})", "ASC"
+    ),
     (True, True): _page(f"id IN ({_NEWEST_TAGGED})", "DESC"),
     (False, True): _page(f"id IN ({_OLDEST_TAGGED})", "ASC"),
 }
@@ -115,17 +124,27 @@ async def find_jobs(session: ReadSession, ids: Sequence[JobId]) -> dict[JobId, J
 
 
 async def page_of_jobs(
-    session: ReadSession, wanted: JobFilter, after: int | None, limit: int, window: int
+    session: ReadSession,
+    wanted: JobFilter,
+    after: int | None,
+    *,
+    limit: int,
+    window: int,
+    largest: int,
 ) -> Page:
-    """At most `limit` jobs out of the next `window` ones, so that no filter makes a long scan."""
+    """At most `limit` jobs out of the next `window` ones, so that no filter makes a long scan.
+
+    The page ends with the job whose heavy fields bring it to `largest` bytes.
+    """
     kind = (wanted.newest_first, bool(wanted.tags))
     if after is None:
-        after = LARGEST_ID if wanted.newest_first else 0
+        after = LARGEST_INTEGER if wanted.newest_first else 0
     start = {"after": after, "window": window, "tags": batch(wanted.tags)}
     rows = await session.fetch(
         PAGES[kind],
         **start,
         n=limit,
+        largest=largest,
         statuses=_any_of(wanted.statuses),
         queues=_any_of(wanted.queues),
         names=_any_of(wanted.names),
@@ -136,8 +155,8 @@ async def page_of_jobs(
         with_result="result" in wanted.include,
         with_checkpoint="checkpoint" in wanted.include,
     )
-    jobs = [job_from(row) for row in rows]
-    if len(jobs) == limit:
+    jobs = [job_from(row[:-1]) for row in rows]
+    if jobs and (len(jobs) == limit or rows[-1][-1] >= largest):
         return Page(jobs, jobs[-1].id)
     edge = await session.fetch(EDGES[kind], **start)
     return Page(jobs, edge[0][0] if edge else None)

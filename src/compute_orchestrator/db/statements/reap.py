@@ -23,7 +23,19 @@ PASS = Statement(
         ON CONFLICT (id) DO UPDATE
            SET since = iif(:now - last_pass_at BETWEEN 0 AND :longest_gap, since, :now),
                last_pass_at = :now
-        RETURNING since
+        RETURNING since, since = last_pass_at
+    """,
+)
+
+# A lease that ends later than its length from now was given before the clock was set back, and
+# would keep a dead worker's job for as long as that step was.
+PULL_IN = Statement(
+    sqlite="""
+        UPDATE jobs
+           SET lease_expires_at = :now + CAST(round(held_seconds * 1000000) AS INTEGER),
+               locked_at = min(locked_at, :now)
+         WHERE status = 'running'
+           AND lease_expires_at > :now + CAST(round(held_seconds * 1000000) AS INTEGER)
     """,
 )
 
@@ -41,9 +53,10 @@ EXPIRED = Statement(
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """Since when the reaper has been awake without a gap."""
+    """Since when the reaper has been awake without a gap; `anew` where that begins just now."""
 
     since: Micros
+    anew: bool
 
 
 async def any_running(session: ReadSession) -> bool:
@@ -55,7 +68,12 @@ async def any_running(session: ReadSession) -> bool:
 async def note_pass(session: WriteSession, longest_gap: int) -> Watch:
     """Write down this pass. `longest_gap` in microseconds."""
     rows = await session.fetch(PASS, longest_gap=longest_gap)
-    return Watch(rows[0][0])
+    return Watch(rows[0][0], bool(rows[0][1]))
+
+
+async def pull_in_leases(session: WriteSession) -> None:
+    """Shorten leases that end later than their length from now: the clock was set back."""
+    await session.run(PULL_IN)
 
 
 async def expired_leases(session: WriteSession, watch: Watch, limit: int) -> Sequence[Held]:
