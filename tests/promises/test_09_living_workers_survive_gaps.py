@@ -76,16 +76,17 @@ class Case(NamedTuple):
 
 
 CASES = {
-    "frozen": Case(frozen, 2, 4.5, {}),
-    "stopped": Case(stopped, 2, 4.5, {}),
-    "killed": Case(killed, 2, 4.5, {}),
+    "frozen": Case(frozen, 2, 2.5, {}),
+    "stopped": Case(stopped, 2, 2.5, {}),
+    "killed": Case(killed, 2, 2.5, {}),
     # The heartbeats alone take longer than two leases: they wait five seconds for the file.
     "locked out": Case(locked_out, 2, 0.1, {}),
     # Leases of ten seconds, and the default interval of two.
     "frozen for long": Case(frozen, 10, 21, {"reaper_interval_seconds": 2}),
 }
+SLOW = ("stopped", "frozen for long")
 PARAMETERS = [
-    pytest.param(case, id=name, marks=[pytest.mark.slow] if case.lease_seconds == 10 else [])
+    pytest.param(case, id=name, marks=[pytest.mark.slow] if name in SLOW else [])
     for name, case in CASES.items()
 ]
 
