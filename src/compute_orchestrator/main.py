@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from compute_orchestrator import __version__
 from compute_orchestrator.db.clock import Clock
 from compute_orchestrator.db.engine import Store, build_store
-from compute_orchestrator.db.migrate import head_revision, upgrade
+from compute_orchestrator.db.migrate import head_revision, require_current, upgrade
 from compute_orchestrator.domain.errors import Unavailable
 from compute_orchestrator.routes import (
     claims,
@@ -38,7 +38,11 @@ from compute_orchestrator.services.health import HealthService
 from compute_orchestrator.services.heartbeats import HeartbeatService
 from compute_orchestrator.services.jobs import JobService
 from compute_orchestrator.services.operations import OperationService
-from compute_orchestrator.services.promoter import Promoter
+from compute_orchestrator.services.promoter import (
+    LONGEST_SLEEP_AMONG_OTHERS_SECONDS,
+    LONGEST_SLEEP_SECONDS,
+    Promoter,
+)
 from compute_orchestrator.services.queues import QueueService
 from compute_orchestrator.services.reaper import Reaper
 from compute_orchestrator.services.reports import ReportService
@@ -110,13 +114,15 @@ async def _lifespan(app: FastAPI, settings: Settings, clock: Clock | None) -> As
         settings.database_url,
         sqlite_synchronous=settings.sqlite_synchronous,
         sqlite_readers=settings.sqlite_readers,
+        postgres_pool_size=settings.postgres_pool_size,
         clock=clock,
     )
     store.own()
     try:
-        if store.migrates_itself:
-            await anyio.to_thread.run_sync(upgrade, settings.database_url)
-        if store.synchronous not in ("FULL", "EXTRA"):
+        prepare = upgrade if store.migrates_itself else require_current
+        await anyio.to_thread.run_sync(prepare, settings.database_url)
+        await store.open()
+        if not store.durable:
             logger.warning("synchronous=%s: a power cut loses acknowledged jobs", store.synchronous)
         async with _running(app, settings, store):
             yield
@@ -152,7 +158,15 @@ async def _running(app: FastAPI, settings: Settings, store: Store) -> AsyncGener
         interval_seconds=settings.reaper_interval_seconds,
         retention_seconds=settings.retention_seconds,
     )
-    promoter = Promoter(transactions, coalescer, wakeups, store.clock)
+    promoter = Promoter(
+        transactions,
+        coalescer,
+        wakeups,
+        store.clock,
+        longest_sleep_seconds=(
+            LONGEST_SLEEP_SECONDS if store.one_writer else LONGEST_SLEEP_AMONG_OTHERS_SECONDS
+        ),
+    )
     stats_service = StatsService(transactions, coalescer, store.clock)
     app.state.services = Services(
         jobs=JobService(transactions, coalescer),

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from compute_orchestrator.db import engine
+from compute_orchestrator.db import sqlite
 from tests.api.calls import Json, ok, problem
 from tests.api.conftest import MakeWorld
 from tests.api.stores import opened, store_path
@@ -44,7 +44,7 @@ async def test_a_relaxed_store_is_named(make_world: MakeWorld) -> None:
 async def test_a_store_that_does_not_answer_is_not_ready(
     monkeypatch: pytest.MonkeyPatch, make_world: MakeWorld
 ) -> None:
-    monkeypatch.setattr(engine, "BUSY_TIMEOUT_MILLISECONDS", 50)
+    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_MILLISECONDS", 50)
     world = await make_world()
     os.truncate(store_path(world.settings), 0)
     await not_ready(world)

@@ -4,7 +4,7 @@ A new store is one more entry in `STORES`.
 """
 
 import shutil
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Generator
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ import pytest
 from compute_orchestrator.db.engine import Store, build_store
 from compute_orchestrator.db.migrate import upgrade
 from tests.clocks import ManualClock
+from tests.postgres import Postgres, running_postgres
 from tests.store.house import House
 
 
@@ -34,8 +35,25 @@ def empty_sqlite(request: pytest.FixtureRequest) -> str:
     return sqlite_url(path)
 
 
+@pytest.fixture(scope="session")
+def postgres() -> Generator[Postgres]:
+    """A PostgreSQL server for all tests of this process."""
+    with running_postgres() as server:
+        yield server
+
+
+def empty_postgresql(request: pytest.FixtureRequest) -> str:
+    server: Postgres = request.getfixturevalue("postgres")
+    url = server.empty()
+    request.addfinalizer(lambda: server.drop(url))
+    return url
+
+
 # Each makes an empty store and answers its URL.
-STORES: dict[str, Callable[[pytest.FixtureRequest], str]] = {"sqlite": empty_sqlite}
+STORES: dict[str, Callable[[pytest.FixtureRequest], str]] = {
+    "sqlite": empty_sqlite,
+    "postgresql": empty_postgresql,
+}
 
 
 @pytest.fixture(params=sorted(STORES))
@@ -50,6 +68,7 @@ async def store(store_url: str, clock: ManualClock) -> AsyncGenerator[Store]:
     # The disk's syncs are not what these tests are about; promises/ has them on.
     store = build_store(store_url, sqlite_synchronous="OFF", clock=clock)
     store.own()
+    await store.open()
     try:
         yield store
     finally:

@@ -11,7 +11,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from compute_orchestrator.db.engine import SqliteStore, build_store
+from compute_orchestrator.db.engine import build_store
+from compute_orchestrator.db.sqlite import SqliteStore
 from compute_orchestrator.domain.errors import UnsupportedStore
 from compute_orchestrator.domain.values import Micros
 from tests.clocks import START, ManualClock

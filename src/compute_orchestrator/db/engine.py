@@ -1,130 +1,62 @@
-"""The store object: an engine per dialect, its sessions, and the traits that depend on the dialect.
+"""The store object: what every store can do, and which one a database URL names.
 
-Nothing above `db/` asks which dialect it is: it asks the store how writers share transactions
-(`one_writer`), what an error means (`is_fault_of_data`), and for sessions.
+Nothing above `db/` asks which dialect it is: it asks the store for sessions, how writers share
+transactions (`one_writer`), what an error means (`is_fault_of_data`), who keeps the schema
+(`migrates_itself`).
 """
 
-import sqlite3
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Any
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
 
-from sqlalchemy import event, make_url
+from sqlalchemy import make_url
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import ArgumentError, DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.ext.asyncio import AsyncSession
 
-from compute_orchestrator.db.clock import Clock, SystemClock
-from compute_orchestrator.db.driver import connect
-from compute_orchestrator.db.owner import OwnerLock
+from compute_orchestrator.db.clock import Clock
+from compute_orchestrator.db.postgresql import PostgresqlStore
 from compute_orchestrator.db.sessions import ReadSession, WriteSession
+from compute_orchestrator.db.sqlite import SqliteStore
 from compute_orchestrator.domain.errors import UnsupportedStore
 
-OLDEST_SQLITE = (3, 38, 0)  # ->>, RETURNING, UPDATE FROM
-BUSY_TIMEOUT_MILLISECONDS = 5_000
-POOL_TIMEOUT_SECONDS = 5
 
-# What is wrong with the file or the disk; every other code is about the statement and its data.
-_UNAVAILABLE_CODES = frozenset(
-    {
-        sqlite3.SQLITE_BUSY,
-        sqlite3.SQLITE_LOCKED,
-        sqlite3.SQLITE_NOMEM,
-        sqlite3.SQLITE_READONLY,
-        sqlite3.SQLITE_INTERRUPT,
-        sqlite3.SQLITE_IOERR,
-        sqlite3.SQLITE_CORRUPT,
-        sqlite3.SQLITE_FULL,
-        sqlite3.SQLITE_CANTOPEN,
-        sqlite3.SQLITE_PROTOCOL,
-        sqlite3.SQLITE_NOTADB,
-        sqlite3.SQLITE_PERM,
-    }
-)
+class Store(Protocol):
+    """The face of a store.
 
+    `synchronous` is its own word for how it syncs a commit, `durable` whether a power cut can lose
+    one. `clock` is for rests and spans; decisions take the time of their session.
+    """
 
-class SqliteStore:
-    """An SQLite file: one writer connection, some readers, one owner."""
+    synchronous: str
+    durable: bool
+    clock: Clock
 
-    dialect = "sqlite"
-    one_writer = True
-    migrates_itself = True
+    @property
+    def dialect(self) -> str: ...
 
-    def __init__(self, url: URL, *, synchronous: str, readers: int, clock: Clock | None) -> None:
-        self.path = file_of(url)
-        self.url = url
-        self.synchronous = synchronous.upper()
-        self.clock: Clock = clock or SystemClock()
-        self._owner = OwnerLock(self.path)
-        self._writer = sqlite_engine(url, begin="BEGIN IMMEDIATE", synchronous=synchronous, size=1)
-        self._readers = sqlite_engine(
-            url, begin="BEGIN", synchronous=synchronous, size=readers, query_only=True
-        )
+    @property
+    def one_writer(self) -> bool: ...
+
+    @property
+    def migrates_itself(self) -> bool: ...
 
     def own(self) -> None:
-        """Raises StoreOwned when another process has the file."""
-        self._owner.acquire()
+        """Raises StoreOwned where the store is for one process and another has it."""
+        ...
 
-    async def close(self) -> None:
-        await self._readers.dispose()
-        await self._writer.dispose()
-        self._owner.release()
+    async def open(self) -> None:
+        """Find out what the store is. Raises UnsupportedStore."""
+        ...
 
-    @asynccontextmanager
-    async def reading(self) -> AsyncGenerator[tuple[AsyncSession, ReadSession]]:
-        async with AsyncSession(self._readers) as session:
-            yield session, ReadSession(session, dialect=self.dialect, now=self.clock.now())
+    async def close(self) -> None: ...
 
-    @asynccontextmanager
-    async def writing(self) -> AsyncGenerator[tuple[AsyncSession, WriteSession]]:
-        async with AsyncSession(self._writer, expire_on_commit=False) as session:
-            await session.connection()  # BEGIN IMMEDIATE may wait; the time is read after it
-            yield session, WriteSession(session, dialect=self.dialect, now=self.clock.now())
+    def reading(self) -> AbstractAsyncContextManager[tuple[AsyncSession, ReadSession]]: ...
+
+    def writing(self) -> AbstractAsyncContextManager[tuple[AsyncSession, WriteSession]]: ...
 
     def is_fault_of_data(self, error: BaseException) -> bool:
         """Whether a statement failed over its data, and not because the store is in trouble."""
-        if not isinstance(error, DBAPIError) or error.connection_invalidated:
-            return False
-        code = getattr(error.orig, "sqlite_errorcode", None)
-        return code is not None and (code & 0xFF) not in _UNAVAILABLE_CODES
-
-
-Store = SqliteStore
-
-
-def sqlite_engine(
-    url: URL, *, begin: str, synchronous: str, size: int, query_only: bool = False
-) -> AsyncEngine:
-    """An engine whose connections begin their transactions themselves.
-
-    The driver's own BEGIN is deferred, and a deferred transaction that later writes fails at once
-    with SQLITE_BUSY_SNAPSHOT.
-    """
-    engine = create_async_engine(
-        url,
-        pool_size=size,
-        max_overflow=0,
-        pool_timeout=POOL_TIMEOUT_SECONDS,
-        async_creator=lambda: connect(Path(url.database or "")),
-    )
-
-    def on_connect(connection: Any, _record: Any) -> None:
-        cursor = connection.cursor()
-        cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MILLISECONDS}")
-        cursor.execute("PRAGMA journal_mode = WAL")
-        cursor.execute(f"PRAGMA synchronous = {synchronous}")
-        cursor.execute("PRAGMA temp_store = MEMORY")
-        cursor.execute("PRAGMA cache_size = -65536")
-        cursor.execute(f"PRAGMA query_only = {int(query_only)}")
-        cursor.close()
-
-    def on_begin(connection: Any) -> None:
-        connection.exec_driver_sql(begin)
-
-    event.listen(engine.sync_engine, "connect", on_connect)
-    event.listen(engine.sync_engine, "begin", on_begin)
-    return engine
+        ...
 
 
 def build_store(
@@ -132,35 +64,31 @@ def build_store(
     *,
     sqlite_synchronous: str = "FULL",
     sqlite_readers: int = 4,
+    postgres_pool_size: int = 10,
     clock: Clock | None = None,
 ) -> Store:
     """The store behind a database URL.
 
-    Raises UnsupportedStore for a URL that names another database, or an SQLite library too old.
+    Raises UnsupportedStore for a URL that names another database, or a library too old.
     """
     url = parse_url(database_url)
-    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
-        raise UnsupportedStore(
-            f"Python is linked to SQLite {sqlite3.sqlite_version}; the store needs "
-            f"{'.'.join(map(str, OLDEST_SQLITE))} or newer."
-        )
+    if url.get_backend_name() == PostgresqlStore.dialect:
+        return PostgresqlStore(url, pool_size=postgres_pool_size, clock=clock)
     return SqliteStore(url, synchronous=sqlite_synchronous, readers=sqlite_readers, clock=clock)
 
 
-def file_of(url: URL) -> Path:
-    """The file behind a URL, by its one true name: a lock beside each symlink would be no lock."""
-    return Path(url.database or "").resolve()
-
-
 def parse_url(database_url: str) -> URL:
-    """Raises UnsupportedStore for a URL that this version does not speak to."""
+    """Raises UnsupportedStore for a URL that no store of ours speaks to."""
     try:
         url = make_url(database_url)
     except ArgumentError:
         raise UnsupportedStore("ORC_DATABASE_URL is not a database URL.") from None
+    if url.drivername in ("postgresql", "postgres", "postgresql+asyncpg"):
+        return url.set(drivername="postgresql+asyncpg")
     if url.drivername != "sqlite+aiosqlite" or url.database in (None, "", ":memory:"):
         raise UnsupportedStore(
-            "ORC_DATABASE_URL must name an SQLite file, as in sqlite+aiosqlite:///orc.db "
-            f"(it is {url.render_as_string()})."
+            "ORC_DATABASE_URL must name an SQLite file, as in sqlite+aiosqlite:///orc.db, or a "
+            f"PostgreSQL database, as in postgresql://user@host/name (it is "
+            f"{url.render_as_string()})."
         )
     return url

@@ -2,21 +2,30 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final, TypeVar
 
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, NullPool, create_engine, inspect, text
+from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from compute_orchestrator.db.engine import file_of, parse_url, sqlite_engine
+from compute_orchestrator.db.engine import parse_url
 from compute_orchestrator.db.owner import OwnerLock
-from compute_orchestrator.domain.errors import SchemaUnknown
+from compute_orchestrator.db.postgresql import postgresql_engine
+from compute_orchestrator.db.sqlite import file_of, sqlite_engine
+from compute_orchestrator.domain.errors import SchemaBehind, SchemaUnknown
+
+T = TypeVar("T")
 
 _PACKAGE = Path(__file__).resolve().parent.parent
+
+# Any number will do that nobody else locks in this database.
+_MIGRATION_LOCK: Final = 7_215_338_101
 
 
 def migrations_home() -> Path:
@@ -40,9 +49,12 @@ def head_revision() -> str | None:
 def current_revision(database_url: str) -> str | None:
     """The revision that the store is at; None where it is empty or not there. Writes nothing.
 
-    Raises SchemaUnknown.
+    Blocking: from a running loop, call it in a thread. Raises SchemaUnknown.
     """
-    path = file_of(parse_url(database_url))
+    url = parse_url(database_url)
+    if not _is_file(url):
+        return asyncio.run(_in_engine(migration_engine(database_url), _known_revision))
+    path = file_of(url)
     if not path.exists():
         return None
     engine = create_engine("sqlite://", creator=lambda: _open_to_read(path), poolclass=NullPool)
@@ -50,10 +62,24 @@ def current_revision(database_url: str) -> str | None:
         return _known_revision(connection)
 
 
+def require_current(database_url: str) -> None:
+    """Raises SchemaBehind or SchemaUnknown for a store that is not at the newest schema."""
+    now, head = current_revision(database_url), head_revision()
+    if now != head:
+        raise SchemaBehind(
+            f"The schema of the database is {now or 'empty'}, and this version needs {head}. "
+            "Run `orc db upgrade`, then start the server again."
+        )
+
+
 @contextmanager
 def owning(database_url: str) -> Generator[None]:
-    """Keep every server off the store meanwhile. Raises StoreOwned where one has it."""
-    lock = OwnerLock(file_of(parse_url(database_url)))
+    """Keep every server off an SQLite file meanwhile. Raises StoreOwned where one has it."""
+    url = parse_url(database_url)
+    if not _is_file(url):
+        yield
+        return
+    lock = OwnerLock(file_of(url))
     lock.acquire()
     try:
         yield
@@ -62,17 +88,24 @@ def owning(database_url: str) -> Generator[None]:
 
 
 def upgrade(database_url: str) -> None:
-    """Bring the store, which the caller owns, to the newest schema. Raises SchemaUnknown.
+    """Bring the store to the newest schema. The caller owns an SQLite file; on PostgreSQL who comes
+    second waits for who came first. Raises SchemaUnknown.
 
     Blocking: from a running loop, call it in a thread.
     """
-    asyncio.run(_run_upgrade(database_url))
+    asyncio.run(_in_engine(migration_engine(database_url), _upgrade))
 
 
 def migration_engine(database_url: str) -> AsyncEngine:
     url = parse_url(database_url)
+    if not _is_file(url):
+        return postgresql_engine(url, pool_size=1)
     file_of(url).parent.mkdir(parents=True, exist_ok=True)
     return sqlite_engine(url, begin="BEGIN IMMEDIATE", synchronous="FULL", size=1)
+
+
+def _is_file(url: URL) -> bool:
+    return url.get_backend_name() == "sqlite"
 
 
 def _open_to_read(path: Path) -> sqlite3.Connection:
@@ -82,11 +115,10 @@ def _open_to_read(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable={int(still)}", uri=True)
 
 
-async def _run_upgrade(database_url: str) -> None:
-    engine = migration_engine(database_url)
+async def _in_engine(engine: AsyncEngine, work: Callable[[Connection], T]) -> T:
     try:
         async with engine.begin() as connection:
-            await connection.run_sync(_upgrade)
+            return await connection.run_sync(work)
     finally:
         await engine.dispose()
 
@@ -105,6 +137,10 @@ def _known_revision(connection: Connection) -> str | None:
 
 
 def _upgrade(connection: Connection) -> None:
+    if connection.dialect.name == "postgresql":
+        # A build of an index may take longer than a statement of the server may.
+        connection.execute(text("SET LOCAL lock_timeout = 0"))
+        connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
     _known_revision(connection)
     config = alembic_config()
     config.attributes["connection"] = connection

@@ -17,13 +17,19 @@ Row = Sequence[Any]
 
 
 class Statement:
-    """One operation's SQL, a text for each dialect, side by side."""
+    """One operation's SQL, a text for each dialect, side by side.
 
-    def __init__(self, *, sqlite: str) -> None:
-        self._texts: Mapping[str, TextClause] = {"sqlite": text(sqlite)}
+    Where a dialect needs several statements for what the other does in one, they are a tuple.
+    """
 
-    def on(self, dialect: str) -> TextClause:
-        """The text for this dialect."""
+    def __init__(self, *, sqlite: str | tuple[str, ...], postgresql: str) -> None:
+        self._texts: Mapping[str, Sequence[TextClause]] = {
+            "sqlite": tuple(map(text, (sqlite,) if isinstance(sqlite, str) else sqlite)),
+            "postgresql": (text(postgresql),),
+        }
+
+    def on(self, dialect: str) -> Sequence[TextClause]:
+        """The texts for this dialect, to be run in this order."""
         return self._texts[dialect]
 
 
@@ -38,17 +44,22 @@ class ReadSession:
 
     async def fetch(self, statement: Statement, **parameters: Any) -> Sequence[Row]:
         """Run a statement and bring all of its rows."""
-        result = await self._session.execute(
-            statement.on(self._dialect), {"now": self.now, **parameters}
-        )
+        (only,) = statement.on(self._dialect)
+        result = await self._session.execute(only, {"now": self.now, **parameters})
         return result.all()
 
 
 class WriteSession(ReadSession):
-    """A transaction that writes. Its steps go into the trail just before the commit."""
+    """A transaction that writes. Its steps go into the trail just before the commit.
 
-    def __init__(self, session: AsyncSession, *, dialect: str, now: Micros | None) -> None:
+    `alone` says that no other transaction can hold the rows that this one asks for.
+    """
+
+    def __init__(
+        self, session: AsyncSession, *, dialect: str, now: Micros | None, alone: bool
+    ) -> None:
         super().__init__(session, dialect=dialect, now=now)
+        self.alone = alone
         self.steps: list[Step] = []
         self._written = 0
 
@@ -64,7 +75,8 @@ class WriteSession(ReadSession):
 
     async def run(self, statement: Statement, **parameters: Any) -> None:
         """Run a statement that returns nothing."""
-        await self._session.execute(statement.on(self._dialect), {"now": self.now, **parameters})
+        for each in statement.on(self._dialect):
+            await self._session.execute(each, {"now": self.now, **parameters})
 
     @asynccontextmanager
     async def savepoint(self) -> AsyncGenerator[None]:

@@ -22,6 +22,7 @@ OrchestratorError
 │   └── ShuttingDown         shutting-down
 └── StartupError             (never over HTTP: the server can't start)
     ├── StoreOwned
+    ├── SchemaBehind
     ├── SchemaUnknown
     └── UnsupportedStore
 
@@ -176,6 +177,10 @@ class StartupError(OrchestratorError):
 
 class StoreOwned(StartupError):
     """Another server process owns the SQLite file."""
+
+
+class SchemaBehind(StartupError):
+    """The store's schema is older than this version needs, and is migrated by a command."""
 
 
 class SchemaUnknown(StartupError):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from compute_orchestrator.db.sessions import WriteSession
 from compute_orchestrator.db.statements.cancel import cancel_queued, mark_running
 from compute_orchestrator.db.statements.leave import Leaving, leave_running
-from compute_orchestrator.db.statements.read import find_jobs
+from compute_orchestrator.db.statements.read import find_jobs_to_change
 from compute_orchestrator.db.statements.retry import retry_final
 from compute_orchestrator.domain.errors import (
     InvalidTransition,
@@ -53,7 +53,7 @@ class OperationService:
     async def _cancel_batch(
         self, session: WriteSession, calls: Sequence[CancelCall]
     ) -> Sequence[Job | OrchestratorError]:
-        jobs = await find_jobs(session, [call.job_id for call in calls])
+        jobs = await find_jobs_to_change(session, [call.job_id for call in calls])
         found = [(call, jobs[call.job_id]) for call in calls if call.job_id in jobs]
         queued = [job for _, job in found if job.status is Status.QUEUED]
         running = [(call, job) for call, job in found if job.status is Status.RUNNING]
@@ -72,7 +72,7 @@ class OperationService:
     async def _retry_batch(
         self, session: WriteSession, calls: Sequence[RetryCall]
     ) -> Sequence[Job | OrchestratorError]:
-        jobs = await find_jobs(session, [call.job_id for call in calls])
+        jobs = await find_jobs_to_change(session, [call.job_id for call in calls])
         refused = {call.job_id: _refusal(call, jobs.get(call.job_id)) for call in calls}
         final = [
             job

@@ -2,52 +2,59 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from compute_orchestrator.db.clock import Clock, seconds_between
+from compute_orchestrator.db.clock import Clock
 from compute_orchestrator.db.sessions import WriteSession
 from compute_orchestrator.db.statements.promote import Promoted, next_due, promote_due
+from compute_orchestrator.domain.values import MICROS_PER_SECOND
 from compute_orchestrator.services import ranks
 from compute_orchestrator.services.coalescer import Coalescer, Operation
 from compute_orchestrator.services.transactions import Transactions
 from compute_orchestrator.services.wakeups import Wakeups
 
-if TYPE_CHECKING:
-    from compute_orchestrator.domain.values import Micros
-
 PROMOTE_LIMIT = 1_000
 """Jobs promoted in one transaction."""
 LONGEST_SLEEP_SECONDS = 60.0
 """The wall clock may be moved while it sleeps: it looks again."""
+LONGEST_SLEEP_AMONG_OTHERS_SECONDS = 1.0
+"""Where other replicas create delayed jobs too, of which this one hears nothing."""
 
 
 class Promoter:
     def __init__(
-        self, transactions: Transactions, coalescer: Coalescer, wakeups: Wakeups, clock: Clock
+        self,
+        transactions: Transactions,
+        coalescer: Coalescer,
+        wakeups: Wakeups,
+        clock: Clock,
+        *,
+        longest_sleep_seconds: float = LONGEST_SLEEP_SECONDS,
     ) -> None:
         self._transactions = transactions
         self._coalescer = coalescer
         self._wakeups = wakeups
         self._clock = clock
-        self._due: Micros | None = None
+        self._longest_sleep_seconds = longest_sleep_seconds
+        self._due: float | None = None
         self._promote = Operation("promote", ranks.PROMOTE, self._promote_batch)
 
     async def promote_once(self) -> Promoted:
-        """Promote all that is due, and remember when the next one is."""
+        """Promote all that is due, and remember in how many seconds the next one is."""
         promoted: Counter[str] = Counter()
         while True:
             self._wakeups.delayed.clear()
             async with self._transactions.read() as session:
-                self._due = await next_due(session)
-            if self._due is None or self._due > self._clock.now():
+                due = await next_due(session)
+            self._due = None if due is None else due / MICROS_PER_SECOND
+            if self._due is None or self._due > 0:
                 return Promoted(promoted)
             promoted += (await self._coalescer.submit(self._promote, None)).queues
 
     async def rest(self) -> None:
         """Sleep until the next delayed job is due, or a new one came."""
-        sleep = LONGEST_SLEEP_SECONDS
+        sleep = self._longest_sleep_seconds
         if self._due is not None:
-            sleep = min(sleep, max(0.0, seconds_between(self._clock.now(), self._due)))
+            sleep = min(sleep, max(0.0, self._due))
         await self._clock.sleep(sleep, until=self._wakeups.delayed)
 
     async def _promote_batch(

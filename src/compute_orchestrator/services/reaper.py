@@ -107,6 +107,8 @@ class Reaper:
 
     async def _reap_batch(self, session: WriteSession, passes: Sequence[None]) -> Sequence[Pass]:
         watch = await note_pass(session, micros(LONGEST_GAP_INTERVALS * self._interval_seconds))
+        if watch is None:
+            return [Pass()] * len(passes)
         if watch.anew:
             await pull_in_leases(session)
         expired = await expired_leases(session, watch, REAP_LIMIT)

@@ -13,6 +13,7 @@ from compute_orchestrator.db.statements.stats import (
     old_deltas,
     oldest_claimable,
     recent_counts,
+    store_time,
 )
 from compute_orchestrator.domain.lifecycle import FINAL, Action, Status
 from compute_orchestrator.domain.values import Micros, micros
@@ -71,7 +72,7 @@ class StatsService:
 
     async def stats(self) -> Stats:
         async with self._transactions.read() as session:
-            now = self._clock.now()
+            now = await store_time(session)
             ever = await counts(session)
             recent = await recent_counts(session, micros(LAST_MINUTE_SECONDS))
             queues = waiting_by_queue(ever)

@@ -18,6 +18,9 @@ from compute_orchestrator.services.wakeups import Wakeups
 
 logger = logging.getLogger(__name__)
 
+# A database that can't be reached, or does not answer in time, is told by the system's own errors.
+TROUBLE = (SQLAlchemyError, OSError)
+
 AWAY = "The store is not available now. Whether a write took effect is not known: ask again."
 
 
@@ -38,7 +41,7 @@ class Transactions:
         try:
             async with self._store.reading() as (_, session):
                 yield session
-        except SQLAlchemyError as error:
+        except TROUBLE as error:
             if self.is_fault_of_data(error):
                 raise
             raise _away(error) from error
@@ -60,17 +63,17 @@ class Transactions:
                     raise
                 try:
                     await transaction.commit()
-                except SQLAlchemyError as error:
+                except TROUBLE as error:
                     await transaction.rollback()
                     raise _away(error) from error
-        except SQLAlchemyError as error:
+        except TROUBLE as error:
             if self.is_fault_of_data(error):
                 raise
             raise _away(error) from error
         self._wakeups.announce(session.steps)
 
 
-def _away(error: SQLAlchemyError) -> StoreUnavailable:
+def _away(error: Exception) -> StoreUnavailable:
     """Log the cause, which the caller is not told."""
     logger.warning("the store is not available: %s", getattr(error, "orig", None) or error)
     return StoreUnavailable(AWAY)

@@ -1,10 +1,11 @@
 """Workers: who was seen when. Sightings are kept in memory and written every few seconds."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from compute_orchestrator.db.clock import Clock
 from compute_orchestrator.db.sessions import WriteSession
+from compute_orchestrator.db.statements.stats import store_time
 from compute_orchestrator.db.statements.workers import (
     note_sightings,
     running_by_worker,
@@ -58,10 +59,13 @@ class WorkerService:
     async def all(self) -> list[Worker]:
         """The workers seen in the last day, the latest first."""
         async with self._transactions.read() as session:
+            now = await store_time(session)
             written = {one.worker_id: one for one in await seen_workers(session, REMEMBERED)}
             running = await running_by_worker(session)
         seen = {worker_id: one.last_seen_at for worker_id, one in written.items()}
-        seen |= self._sightings
+        seen |= {
+            worker_id: Micros(now - age) for worker_id, age in self._ages(self._sightings).items()
+        }
         workers = [
             Worker(
                 worker_id,
@@ -73,11 +77,16 @@ class WorkerService:
         ]
         return sorted(workers, key=lambda worker: (-worker.last_seen_at, worker.worker_id))
 
+    def _ages(self, sightings: Mapping[str, Micros]) -> dict[str, int]:
+        """How many microseconds ago: this process may have another clock than the store."""
+        now = self._clock.now()
+        return {worker_id: now - seen for worker_id, seen in sightings.items()}
+
     async def _note_batch(
         self, session: WriteSession, batches: Sequence[dict[str, Micros]]
     ) -> Sequence[None]:
         together: dict[str, Micros] = {}
         for sightings in batches:
             together |= sightings
-        await note_sightings(session, together, REMEMBERED)
+        await note_sightings(session, self._ages(together), REMEMBERED)
         return [None] * len(batches)

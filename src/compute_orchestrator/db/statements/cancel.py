@@ -3,7 +3,13 @@
 from collections.abc import Sequence
 
 from compute_orchestrator.db.sessions import Statement, WriteSession
-from compute_orchestrator.db.statements.rows import JOB_COLUMNS, batch, job_from
+from compute_orchestrator.db.statements.rows import (
+    CLOCK_POSTGRESQL,
+    IDS_POSTGRESQL,
+    JOB_COLUMNS,
+    batch,
+    job_from,
+)
 from compute_orchestrator.domain.job import Job
 from compute_orchestrator.domain.lifecycle import Action, Status, Step
 from compute_orchestrator.domain.values import OPERATOR, JobId
@@ -15,6 +21,14 @@ CANCEL_QUEUED = Statement(
          WHERE id IN (SELECT value FROM json_each(:ids)) AND status = 'queued'
         RETURNING {JOB_COLUMNS}
     """,
+    postgresql=f"""
+        WITH {CLOCK_POSTGRESQL}
+        UPDATE jobs
+           SET status = 'cancelled', delayed = 0, finished_at = clock.now, updated_at = clock.now
+          FROM clock
+         WHERE id IN ({IDS_POSTGRESQL}) AND status = 'queued'
+        RETURNING {JOB_COLUMNS}
+    """,
 )
 
 MARK_RUNNING = Statement(
@@ -23,6 +37,14 @@ MARK_RUNNING = Statement(
            SET cancel_requested = 1, updated_at = :now
          WHERE id IN (SELECT value FROM json_each(:ids))
            AND status = 'running' AND cancel_requested = 0
+        RETURNING {JOB_COLUMNS}
+    """,
+    postgresql=f"""
+        WITH {CLOCK_POSTGRESQL}
+        UPDATE jobs
+           SET cancel_requested = 1, updated_at = clock.now
+          FROM clock
+         WHERE id IN ({IDS_POSTGRESQL}) AND status = 'running' AND cancel_requested = 0
         RETURNING {JOB_COLUMNS}
     """,
 )

@@ -10,8 +10,11 @@ from collections.abc import Sequence
 from compute_orchestrator.db.clock import seconds_between
 from compute_orchestrator.db.sessions import Statement, WriteSession
 from compute_orchestrator.db.statements.rows import (
+    CLOCK_POSTGRESQL,
+    EXTENDED_LEASE_POSTGRESQL,
     EXTENDED_LEASE_SQLITE,
     JOB_COLUMNS,
+    QUALIFIED_JOB_COLUMNS,
     batch,
     job_from,
 )
@@ -20,8 +23,10 @@ from compute_orchestrator.domain.lease import ClaimRequest
 from compute_orchestrator.domain.lifecycle import Action, Status, Step
 from compute_orchestrator.domain.values import LeaseToken
 
-# The n-th job goes to the n-th slot. CROSS JOIN keeps the queues outside of the walk; each queue
-# gives its best n, of which the best n over all are taken.
+# The n-th job goes to the n-th slot. Each queue gives its best n, of which the best n over all are
+# taken. On SQLite CROSS JOIN keeps the queues outside of the walk. On PostgreSQL others may hold
+# some of them, so each queue gives `window` jobs, and those that are held are passed over. `status`
+# and `delayed` are literals: as parameters they would hide the index from a plan that is kept.
 CLAIM = Statement(
     sqlite=f"""
         UPDATE jobs
@@ -57,6 +62,48 @@ CLAIM = Statement(
          WHERE jobs.id = pick.id
         RETURNING {JOB_COLUMNS}
     """,
+    postgresql=f"""
+        WITH {CLOCK_POSTGRESQL},
+             due AS MATERIALIZED (
+            SELECT jobs.id, jobs.priority, jobs.run_at, jobs.lease_seconds, jobs.timeout_seconds
+              FROM jsonb_array_elements_text(CAST(:queues AS jsonb)) AS wanted(queue)
+             CROSS JOIN LATERAL (SELECT id, priority, run_at FROM jobs
+                                  WHERE status = 'queued' AND delayed = 0
+                                    AND jobs.queue = wanted.queue
+                                  ORDER BY priority DESC, run_at, id LIMIT :window) AS head
+              JOIN jobs ON jobs.id = head.id AND jobs.status = 'queued' AND jobs.delayed = 0
+             WHERE NOT EXISTS (SELECT 1 FROM queues WHERE name = wanted.queue AND paused = 1)
+             ORDER BY head.priority DESC, head.run_at, head.id
+             LIMIT :n
+               FOR UPDATE OF jobs SKIP LOCKED
+        ),
+             pick AS (
+            SELECT numbered.id, slot.value AS slot,
+                   least(coalesce(CAST(slot.value ->> 'lease_seconds' AS float8),
+                                  numbered.lease_seconds, CAST(:default_lease_seconds AS float8)),
+                         numbered.timeout_seconds) AS held_seconds
+              FROM (SELECT due.*,
+                           row_number() OVER (ORDER BY priority DESC, run_at, id) AS n
+                      FROM due) AS numbered
+              JOIN jsonb_array_elements(CAST(:slots AS jsonb)) WITH ORDINALITY AS slot(value, n)
+             USING (n)
+        )
+        UPDATE jobs
+           SET status = 'running',
+               attempt = attempt + 1,
+               lease_token = pick.slot ->> 'lease_token',
+               locked_by = pick.slot ->> 'worker_id',
+               request_id = pick.slot ->> 'request_id',
+               request_slot = CAST(pick.slot ->> 'request_slot' AS integer),
+               held_seconds = pick.held_seconds,
+               locked_at = clock.now,
+               last_heartbeat_at = clock.now,
+               lease_expires_at = clock.now + pick.held_seconds * interval '1 second',
+               updated_at = clock.now
+          FROM pick, clock
+         WHERE jobs.id = pick.id
+        RETURNING {QUALIFIED_JOB_COLUMNS}
+    """,
 )
 
 # A repeated request finds its lease again, and counts as its heartbeat.
@@ -74,7 +121,31 @@ CLAIMED_BEFORE = Statement(
                          AND held.request_id = request.value ->> 'request_id')
         RETURNING {JOB_COLUMNS}, request_id
     """,
+    postgresql=f"""
+        WITH {CLOCK_POSTGRESQL},
+             held AS (
+            SELECT jobs.id
+              FROM jsonb_to_recordset(CAST(:requests AS jsonb))
+                   AS request(worker_id text, request_id text)
+              JOIN jobs ON jobs.status = 'running' AND jobs.request_id IS NOT NULL
+                       AND jobs.locked_by = request.worker_id
+                       AND jobs.request_id = request.request_id
+             ORDER BY jobs.id
+               FOR UPDATE OF jobs
+        )
+        UPDATE jobs
+           SET lease_expires_at = {EXTENDED_LEASE_POSTGRESQL},
+               last_heartbeat_at = clock.now,
+               updated_at = clock.now
+          FROM held, clock
+         WHERE jobs.id = held.id AND jobs.status = 'running'
+        RETURNING {QUALIFIED_JOB_COLUMNS}, jobs.request_id
+    """,
 )
+
+
+WINDOWS = (64, 4_096)
+"""How many jobs of a queue may be held by others before the claim looks farther, or gives up."""
 
 
 async def claim_jobs(
@@ -98,16 +169,23 @@ async def claim_jobs(
         }
         for request in requests
     ]
-    rows = await session.fetch(
-        CLAIM,
-        slots=batch(slots),
-        queues=batch(queues),
-        n=len(slots),
-        default_lease_seconds=default_lease_seconds,
-    )
-    jobs = [job_from(row) for row in rows]
-    session.record([_step(job) for job in jobs])
-    by_token = {job.lease_token: job for job in jobs}
+    by_token: dict[LeaseToken | None, Job] = {}
+    for window in WINDOWS:
+        left = slots[len(by_token) :]
+        rows = await session.fetch(
+            CLAIM,
+            slots=batch(left),
+            queues=batch(queues),
+            n=len(left),
+            window=len(left) + window,
+            default_lease_seconds=default_lease_seconds,
+        )
+        jobs = [job_from(row) for row in rows]
+        session.record([_step(job) for job in jobs])
+        by_token |= {job.lease_token: job for job in jobs}
+        # Where others may hold jobs a short answer may only tell that they hold the whole window.
+        if session.alone or len(by_token) == len(slots):
+            break
     return [by_token.get(LeaseToken(str(slot["lease_token"]))) for slot in slots]
 
 

@@ -4,13 +4,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from compute_orchestrator.db.sessions import Statement, WriteSession
-from compute_orchestrator.db.statements.rows import JOB_COLUMNS, batch, job_from
+from compute_orchestrator.db.statements.rows import (
+    CLOCK_POSTGRESQL,
+    JOB_COLUMNS,
+    batch,
+    job_from,
+    moment_postgresql,
+)
 from compute_orchestrator.domain.job import Job, NewJob
 from compute_orchestrator.domain.lifecycle import Action, Status, Step
 from compute_orchestrator.domain.values import PRODUCER, JobId, micros
 
-# The ids are given here and not by AUTOINCREMENT, so that the n-th item has the n-th id; the
-# sequence still moves past them. There is one writer, so nobody else takes one in between.
+# The n-th item has the n-th id. SQLite does not promise that of AUTOINCREMENT, so the ids are given
+# here; the sequence still moves past them, and there is one writer, so nobody else takes one in
+# between. PostgreSQL takes them from its sequence in the order of the SELECT.
 CREATE = Statement(
     sqlite=f"""
         WITH item AS (
@@ -36,12 +43,50 @@ CREATE = Statement(
          ORDER BY key
         RETURNING {JOB_COLUMNS}
     """,
+    postgresql=f"""
+        WITH {CLOCK_POSTGRESQL},
+             item AS (
+            SELECT n, value,
+                   coalesce({moment_postgresql("CAST(value ->> 'run_at' AS bigint)")},
+                            clock.now
+                            + CAST(value ->> 'run_in' AS bigint) * interval '1 microsecond',
+                            clock.now) AS run_at
+              FROM jsonb_array_elements(CAST(:jobs AS jsonb)) WITH ORDINALITY AS its(value, n)
+             CROSS JOIN clock
+        )
+        INSERT INTO jobs (
+            queue, name, payload, priority, status, delayed,
+            attempt, retry_count, max_retries, release_count, run_at,
+            lease_seconds, timeout_seconds,
+            retry_base_seconds, retry_factor, retry_max_seconds, retry_jitter,
+            cancel_requested, tags, created_at, updated_at)
+        SELECT value ->> 'queue', value ->> 'name', CAST(value ->> 'payload' AS json),
+               CAST(value ->> 'priority' AS integer),
+               'queued', CASE WHEN run_at > clock.now THEN 1 ELSE 0 END,
+               0, 0, CAST(value ->> 'max_retries' AS integer), 0, run_at,
+               CAST(value ->> 'lease_seconds' AS float8),
+               CAST(value ->> 'timeout_seconds' AS float8),
+               CAST(value ->> 'retry_base_seconds' AS float8),
+               CAST(value ->> 'retry_factor' AS float8),
+               CAST(value ->> 'retry_max_seconds' AS float8),
+               CAST(value ->> 'retry_jitter' AS float8),
+               0, CAST(value ->> 'tags' AS json), clock.now, clock.now
+          FROM item CROSS JOIN clock
+         ORDER BY n
+        RETURNING {JOB_COLUMNS}
+    """,
 )
 
 INDEX_TAGS = Statement(
     sqlite="""
         INSERT OR IGNORE INTO job_tags (tag, job_id)
         SELECT value ->> 'tag', value ->> 'job_id' FROM json_each(:tags)
+    """,
+    postgresql="""
+        INSERT INTO job_tags (tag, job_id)
+        SELECT tag, job_id
+          FROM jsonb_to_recordset(CAST(:tags AS jsonb)) AS its(tag text, job_id bigint)
+        ON CONFLICT DO NOTHING
     """,
 )
 
@@ -51,6 +96,11 @@ FIND_KEYS = Statement(
           FROM idempotency_keys
          WHERE key IN (SELECT value FROM json_each(:keys))
     """,
+    postgresql="""
+        SELECT key, body_hash, first_job_id
+          FROM idempotency_keys
+         WHERE key IN (SELECT jsonb_array_elements_text(CAST(:keys AS jsonb)))
+    """,
 )
 
 REMEMBER_KEYS = Statement(
@@ -58,6 +108,13 @@ REMEMBER_KEYS = Statement(
         INSERT INTO idempotency_keys (key, body_hash, first_job_id, job_count)
         SELECT value ->> 'key', value ->> 'body_hash', value ->> 'first_job_id', 1
           FROM json_each(:keys)
+    """,
+    postgresql="""
+        INSERT INTO idempotency_keys (key, body_hash, first_job_id, job_count)
+        SELECT key, body_hash, first_job_id, 1
+          FROM jsonb_to_recordset(CAST(:keys AS jsonb))
+               AS k(key text, body_hash text, first_job_id bigint)
+         ORDER BY key
     """,
 )
 

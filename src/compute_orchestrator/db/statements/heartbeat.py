@@ -3,7 +3,12 @@
 from collections.abc import Sequence
 
 from compute_orchestrator.db.sessions import Statement, WriteSession
-from compute_orchestrator.db.statements.rows import EXTENDED_LEASE_SQLITE, batch
+from compute_orchestrator.db.statements.rows import (
+    CLOCK_POSTGRESQL,
+    EXTENDED_LEASE_POSTGRESQL,
+    EXTENDED_LEASE_SQLITE,
+    batch,
+)
 from compute_orchestrator.domain.lease import Heartbeat, LeaseKey, LeaseState
 
 # Writes no indexed column.
@@ -22,6 +27,30 @@ HEARTBEAT = Statement(
            AND jobs.lease_token = beat.lease_token
            AND jobs.status = 'running'
         RETURNING id, lease_token, lease_expires_at, cancel_requested
+    """,
+    postgresql=f"""
+        WITH {CLOCK_POSTGRESQL},
+             beat AS (
+            SELECT jobs.id, jobs.lease_token, its.progress, its.checkpoint
+              FROM jsonb_to_recordset(CAST(:beats AS jsonb))
+                   AS its(job_id bigint, lease_token text, progress text, checkpoint text)
+              JOIN jobs ON jobs.id = its.job_id
+                       AND jobs.lease_token = its.lease_token
+                       AND jobs.status = 'running'
+             ORDER BY jobs.id
+               FOR UPDATE OF jobs
+        )
+        UPDATE jobs
+           SET lease_expires_at = {EXTENDED_LEASE_POSTGRESQL},
+               last_heartbeat_at = clock.now,
+               progress = coalesce(CAST(beat.progress AS json), jobs.progress),
+               checkpoint = coalesce(CAST(beat.checkpoint AS json), jobs.checkpoint),
+               updated_at = clock.now
+          FROM beat, clock
+         WHERE jobs.id = beat.id
+           AND jobs.lease_token = beat.lease_token
+           AND jobs.status = 'running'
+        RETURNING jobs.id, jobs.lease_token, jobs.lease_expires_at, jobs.cancel_requested
     """,
 )
 

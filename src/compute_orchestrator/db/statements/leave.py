@@ -9,7 +9,14 @@ from dataclasses import dataclass
 
 from compute_orchestrator.db.clock import seconds_between
 from compute_orchestrator.db.sessions import Statement, WriteSession
-from compute_orchestrator.db.statements.rows import JOB_COLUMNS, batch, job_from
+from compute_orchestrator.db.statements.rows import (
+    CLOCK_POSTGRESQL,
+    JOB_COLUMNS,
+    QUALIFIED_JOB_COLUMNS,
+    batch,
+    job_from,
+    moment_postgresql,
+)
 from compute_orchestrator.domain.job import Job
 from compute_orchestrator.domain.lifecycle import Status, Step
 from compute_orchestrator.domain.retry import Decision
@@ -40,6 +47,38 @@ LEAVE = Statement(
            AND jobs.lease_token = leaving.lease_token
            AND jobs.status = 'running'
         RETURNING {JOB_COLUMNS}
+    """,
+    # The rows are locked: they were read for this decision in the same transaction.
+    postgresql=f"""
+        WITH {CLOCK_POSTGRESQL},
+             leaving AS (
+            SELECT job_id, lease_token, status, retry_count, release_count, action, error,
+                   {moment_postgresql("its.run_at")} AS run_at
+              FROM jsonb_to_recordset(CAST(:leaving AS jsonb))
+                   AS its(job_id bigint, lease_token text, status text, retry_count integer,
+                          release_count integer, run_at bigint, action text, error text)
+        )
+        UPDATE jobs
+           SET status = leaving.status,
+               retry_count = leaving.retry_count,
+               release_count = leaving.release_count,
+               run_at = leaving.run_at,
+               delayed = CASE WHEN leaving.status = 'queued' AND leaving.run_at > clock.now
+                              THEN 1 ELSE 0 END,
+               error = CASE WHEN leaving.action = 'fail' THEN CAST(leaving.error AS json)
+                            ELSE jobs.error END,
+               locked_by = CASE WHEN leaving.status <> 'queued' THEN locked_by END,
+               locked_at = CASE WHEN leaving.status <> 'queued' THEN locked_at END,
+               last_heartbeat_at = CASE WHEN leaving.status <> 'queued' THEN last_heartbeat_at END,
+               finished_at = CASE WHEN leaving.status <> 'queued' THEN clock.now END,
+               lease_token = NULL, lease_expires_at = NULL, held_seconds = NULL,
+               request_id = NULL, request_slot = NULL,
+               updated_at = clock.now
+          FROM leaving, clock
+         WHERE jobs.id = leaving.job_id
+           AND jobs.lease_token = leaving.lease_token
+           AND jobs.status = 'running'
+        RETURNING {QUALIFIED_JOB_COLUMNS}
     """,
 )
 

@@ -4,8 +4,8 @@ from collections import Counter
 from dataclasses import dataclass
 
 from compute_orchestrator.db.sessions import ReadSession, Statement, WriteSession
+from compute_orchestrator.db.statements.rows import CLOCK_POSTGRESQL
 from compute_orchestrator.db.statements.trail import Move, Sums, write_deltas
-from compute_orchestrator.domain.values import Micros
 
 PROMOTE = Statement(
     sqlite="""
@@ -16,10 +16,31 @@ PROMOTE = Statement(
                        ORDER BY run_at LIMIT :n)
         RETURNING queue
     """,
+    postgresql=f"""
+        WITH {CLOCK_POSTGRESQL},
+             due AS (
+            SELECT jobs.id FROM jobs CROSS JOIN clock
+             WHERE status = 'queued' AND delayed = 1 AND run_at <= clock.now
+             ORDER BY run_at LIMIT :n
+               FOR UPDATE OF jobs SKIP LOCKED
+        )
+        UPDATE jobs
+           SET delayed = 0
+          FROM due
+         WHERE jobs.id = due.id
+        RETURNING queue
+    """,
 )
 
 NEXT_DUE = Statement(
-    sqlite="SELECT min(run_at) FROM jobs WHERE status = 'queued' AND delayed = 1",
+    sqlite="SELECT min(run_at) - :now FROM jobs WHERE status = 'queued' AND delayed = 1",
+    postgresql=f"""
+        WITH {CLOCK_POSTGRESQL}
+        SELECT CAST(extract(epoch FROM (SELECT min(run_at) FROM jobs
+                                         WHERE status = 'queued' AND delayed = 1)
+                                       - clock.now) * 1000000 AS bigint)
+          FROM clock
+    """,
 )
 
 
@@ -43,7 +64,7 @@ async def promote_due(session: WriteSession, limit: int) -> Promoted:
     return Promoted(queues)
 
 
-async def next_due(session: ReadSession) -> Micros | None:
-    """When the next delayed job is due, or None."""
+async def next_due(session: ReadSession) -> int | None:
+    """In how many microseconds the next delayed job is due, or None."""
     rows = await session.fetch(NEXT_DUE)
     return rows[0][0]

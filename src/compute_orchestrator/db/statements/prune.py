@@ -1,7 +1,7 @@
 """Prune: delete jobs that finished long ago, with their tags, their trail and their keys."""
 
 from compute_orchestrator.db.sessions import Statement, WriteSession
-from compute_orchestrator.db.statements.rows import batch
+from compute_orchestrator.db.statements.rows import CLOCK_POSTGRESQL, IDS_POSTGRESQL, batch
 from compute_orchestrator.domain.values import MICROS_PER_SECOND, JobId
 
 FINISHED_BEFORE = Statement(
@@ -9,6 +9,14 @@ FINISHED_BEFORE = Statement(
         SELECT id FROM jobs
          WHERE finished_at IS NOT NULL AND finished_at <= :now - :retention
          ORDER BY finished_at LIMIT :n
+    """,
+    postgresql=f"""
+        WITH {CLOCK_POSTGRESQL}
+        SELECT jobs.id FROM jobs CROSS JOIN clock
+         WHERE finished_at IS NOT NULL
+           AND finished_at <= clock.now - CAST(:retention AS bigint) * interval '1 microsecond'
+         ORDER BY finished_at LIMIT :n
+           FOR UPDATE OF jobs SKIP LOCKED
     """,
 )
 
@@ -20,19 +28,29 @@ DELETE_TAGS = Statement(
                                   CROSS JOIN jobs ON jobs.id = old.value
                                   CROSS JOIN json_each(jobs.tags) AS tag)
     """,
+    postgresql=f"""
+        DELETE FROM job_tags
+         WHERE (tag, job_id) IN (SELECT its.tag, jobs.id
+                                   FROM jobs
+                                  CROSS JOIN json_array_elements_text(jobs.tags) AS its(tag)
+                                  WHERE jobs.id IN ({IDS_POSTGRESQL}))
+    """,
 )
 
 DELETE_EVENTS = Statement(
     sqlite="DELETE FROM job_events WHERE job_id IN (SELECT value FROM json_each(:ids))",
+    postgresql=f"DELETE FROM job_events WHERE job_id IN ({IDS_POSTGRESQL})",
 )
 
 DELETE_JOBS = Statement(
     sqlite="DELETE FROM jobs WHERE id IN (SELECT value FROM json_each(:ids))",
+    postgresql=f"DELETE FROM jobs WHERE id IN ({IDS_POSTGRESQL})",
 )
 
 # A call makes one job, so its key goes with that one.
 DELETE_KEYS = Statement(
     sqlite="DELETE FROM idempotency_keys WHERE first_job_id IN (SELECT value FROM json_each(:ids))",
+    postgresql=f"DELETE FROM idempotency_keys WHERE first_job_id IN ({IDS_POSTGRESQL})",
 )
 
 

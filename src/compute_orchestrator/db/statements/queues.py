@@ -11,14 +11,27 @@ PAUSE = Statement(
         SELECT value, 1 FROM json_each(:names) WHERE true
         ON CONFLICT (name) DO UPDATE SET paused = 1
     """,
+    postgresql="""
+        INSERT INTO queues (name, paused)
+        SELECT name, 1 FROM jsonb_array_elements_text(CAST(:names AS jsonb)) AS its(name)
+         ORDER BY name
+        ON CONFLICT (name) DO UPDATE SET paused = 1
+    """,
 )
 
 # The pause is all that can be set.
 RESUME = Statement(
     sqlite="DELETE FROM queues WHERE name IN (SELECT value FROM json_each(:names))",
+    postgresql="""
+        DELETE FROM queues
+         WHERE name IN (SELECT jsonb_array_elements_text(CAST(:names AS jsonb)))
+    """,
 )
 
-PAUSED = Statement(sqlite="SELECT name FROM queues WHERE paused = 1")
+PAUSED = Statement(
+    sqlite="SELECT name FROM queues WHERE paused = 1",
+    postgresql="SELECT name FROM queues WHERE paused = 1",
+)
 
 
 async def set_paused(session: WriteSession, queues: Mapping[str, bool]) -> None:

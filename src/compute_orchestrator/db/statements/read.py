@@ -3,14 +3,22 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from compute_orchestrator.db.sessions import ReadSession, Statement
-from compute_orchestrator.db.statements.rows import JOB_COLUMNS, batch, job_from
+from compute_orchestrator.db.sessions import ReadSession, Statement, WriteSession
+from compute_orchestrator.db.statements.rows import IDS_POSTGRESQL, JOB_COLUMNS, batch, job_from
 from compute_orchestrator.domain.job import Job
 from compute_orchestrator.domain.listing import Event, JobFilter
 from compute_orchestrator.domain.values import LARGEST_INTEGER, JobId
 
 FIND = Statement(
     sqlite=f"SELECT {JOB_COLUMNS} FROM jobs WHERE id IN (SELECT value FROM json_each(:ids))",
+    postgresql=f"SELECT {JOB_COLUMNS} FROM jobs WHERE id IN ({IDS_POSTGRESQL})",
+)
+
+FIND_TO_CHANGE = Statement(
+    sqlite=f"SELECT {JOB_COLUMNS} FROM jobs WHERE id IN (SELECT value FROM json_each(:ids))",
+    postgresql=f"""
+        SELECT {JOB_COLUMNS} FROM jobs WHERE id IN ({IDS_POSTGRESQL}) ORDER BY id FOR UPDATE
+    """,
 )
 
 _LEAN = {
@@ -20,6 +28,14 @@ _LEAN = {
 }
 _LEAN_COLUMNS = ", ".join(_LEAN.get(field, field) for field in Job._fields)
 _HEAVY_BYTES = " + ".join(f"coalesce(length(CAST({it} AS BLOB)), 0)" for it in _LEAN.values())
+
+_LEAN_POSTGRESQL = {
+    field: f"CASE WHEN CAST(:with_{field} AS boolean) THEN {field} END" for field in _LEAN
+}
+_LEAN_COLUMNS_POSTGRESQL = ", ".join(_LEAN_POSTGRESQL.get(field, field) for field in Job._fields)
+_HEAVY_BYTES_POSTGRESQL = " + ".join(
+    f"coalesce(octet_length(CAST({it} AS text)), 0)" for it in _LEAN_POSTGRESQL.values()
+)
 
 _MATCHES = """
     (:statuses IS NULL OR status IN (SELECT value FROM json_each(:statuses)))
@@ -31,7 +47,22 @@ _MATCHES = """
 """
 
 
-def _page(looked_at: str, order: str) -> Statement:
+def _any(column: str, wanted: str) -> str:
+    return f"""(CAST(:{wanted} AS jsonb) IS NULL
+        OR {column} IN (SELECT jsonb_array_elements_text(CAST(:{wanted} AS jsonb))))"""
+
+
+_MATCHES_POSTGRESQL = f"""
+    {_any("status", "statuses")} AND {_any("queue", "queues")} AND {_any("name", "names")}
+    AND {_any("locked_by", "workers")}
+    AND (CAST(:created_after AS timestamptz) IS NULL
+         OR created_at > CAST(:created_after AS timestamptz))
+    AND (CAST(:created_before AS timestamptz) IS NULL
+         OR created_at < CAST(:created_before AS timestamptz))
+"""
+
+
+def _page(looked_at: str, looked_at_postgresql: str, order: str) -> Statement:
     """The jobs that match, out of those that are looked at, and how many bytes are shown so far.
 
     Only ids and lengths pass through the sum: what lies beyond the largest page is never brought.
@@ -44,6 +75,16 @@ def _page(looked_at: str, order: str) -> Statement:
                              WHERE {looked_at} AND {_MATCHES}
                              ORDER BY id {order} LIMIT :n))
              CROSS JOIN jobs ON jobs.id = found
+             WHERE bytes - heavy < :largest
+             ORDER BY found {order}
+        """,
+        postgresql=f"""
+            SELECT {_LEAN_COLUMNS_POSTGRESQL}, CAST(bytes AS bigint)
+              FROM (SELECT found, heavy, sum(heavy) OVER (ORDER BY found {order}) AS bytes
+                      FROM (SELECT id AS found, {_HEAVY_BYTES_POSTGRESQL} AS heavy FROM jobs
+                             WHERE {looked_at_postgresql} AND {_MATCHES_POSTGRESQL}
+                             ORDER BY id {order} LIMIT :n) AS first_ones) AS summed
+              JOIN jobs ON jobs.id = found
              WHERE bytes - heavy < :largest
              ORDER BY found {order}
         """,
@@ -69,30 +110,63 @@ def _tagged(beyond: str, order: str) -> str:
     """
 
 
+def _tagged_postgresql(beyond: str, order: str) -> str:
+    return f"""
+        SELECT DISTINCT tagged.job_id AS id
+          FROM jsonb_array_elements_text(CAST(:tags AS jsonb)) AS wanted(tag)
+         CROSS JOIN LATERAL (SELECT walk.job_id FROM job_tags AS walk
+                              WHERE walk.tag = wanted.tag AND walk.job_id {beyond} :after
+                              ORDER BY walk.job_id {order} LIMIT :window) AS tagged
+         ORDER BY id {order} LIMIT :window
+    """
+
+
 _NEWEST_TAGGED = _tagged("<", "DESC")
 _OLDEST_TAGGED = _tagged(">", "ASC")
+_NEWEST_TAGGED_POSTGRESQL = _tagged_postgresql("<", "DESC")
+_OLDEST_TAGGED_POSTGRESQL = _tagged_postgresql(">", "ASC")
+
+_BEFORE = f"id < :after AND id >= coalesce(({_NEWEST_EDGE}), 0)"
+_AFTER = f"id > :after AND id <= coalesce(({_OLDEST_EDGE}), {LARGEST_INTEGER})"
 
 # By (newest first, by tag).
 PAGES = {
-    (True, False): _page(f"id < :after AND id >= coalesce(({_NEWEST_EDGE}), 0)", "DESC"),
-    (False, False): _page(
-        f"id > :after AND id <= coalesce(({_OLDEST_EDGE}), {LARGEST_INTEGER})", "ASC"
+    (True, False): _page(_BEFORE, _BEFORE, "DESC"),
+    (False, False): _page(_AFTER, _AFTER, "ASC"),
+    (True, True): _page(
+        f"id IN ({_NEWEST_TAGGED})", f"id IN ({_NEWEST_TAGGED_POSTGRESQL})", "DESC"
     ),
-    (True, True): _page(f"id IN ({_NEWEST_TAGGED})", "DESC"),
-    (False, True): _page(f"id IN ({_OLDEST_TAGGED})", "ASC"),
+    (False, True): _page(
+        f"id IN ({_OLDEST_TAGGED})", f"id IN ({_OLDEST_TAGGED_POSTGRESQL})", "ASC"
+    ),
 }
 
 EDGES = {
-    (True, False): Statement(sqlite=_NEWEST_EDGE),
-    (False, False): Statement(sqlite=_OLDEST_EDGE),
-    (True, True): Statement(sqlite=f"{_NEWEST_TAGGED} OFFSET :window - 1"),
-    (False, True): Statement(sqlite=f"{_OLDEST_TAGGED} OFFSET :window - 1"),
+    (True, False): Statement(sqlite=_NEWEST_EDGE, postgresql=_NEWEST_EDGE),
+    (False, False): Statement(sqlite=_OLDEST_EDGE, postgresql=_OLDEST_EDGE),
+    (True, True): Statement(
+        sqlite=f"{_NEWEST_TAGGED} OFFSET :window - 1",
+        postgresql=f"{_NEWEST_TAGGED_POSTGRESQL} OFFSET :window - 1",
+    ),
+    (False, True): Statement(
+        sqlite=f"{_OLDEST_TAGGED} OFFSET :window - 1",
+        postgresql=f"{_OLDEST_TAGGED_POSTGRESQL} OFFSET :window - 1",
+    ),
 }
 
-SCHEMA_REVISION = Statement(sqlite="SELECT version_num FROM alembic_version")
+SCHEMA_REVISION = Statement(
+    sqlite="SELECT version_num FROM alembic_version",
+    postgresql="SELECT version_num FROM alembic_version",
+)
 
 EVENTS = Statement(
     sqlite="""
+        SELECT id, action, from_status, to_status, actor, reason, attempt, at
+          FROM job_events
+         WHERE job_id = :job_id AND id > :after
+         ORDER BY id LIMIT :n
+    """,
+    postgresql="""
         SELECT id, action, from_status, to_status, actor, reason, attempt, at
           FROM job_events
          WHERE job_id = :job_id AND id > :after
@@ -120,6 +194,14 @@ async def find_jobs(session: ReadSession, ids: Sequence[JobId]) -> dict[JobId, J
     if not ids:
         return {}
     rows = await session.fetch(FIND, ids=batch(ids))
+    return {job.id: job for job in map(job_from, rows)}
+
+
+async def find_jobs_to_change(session: WriteSession, ids: Sequence[JobId]) -> dict[JobId, Job]:
+    """Jobs by id, which nobody else changes until this transaction ends."""
+    if not ids:
+        return {}
+    rows = await session.fetch(FIND_TO_CHANGE, ids=batch(ids))
     return {job.id: job for job in map(job_from, rows)}
 
 

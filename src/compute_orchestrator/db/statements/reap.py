@@ -9,14 +9,21 @@ from dataclasses import dataclass
 
 from compute_orchestrator.db.sessions import ReadSession, Statement, WriteSession
 from compute_orchestrator.db.statements.report import Held
-from compute_orchestrator.db.statements.rows import JOB_COLUMNS, job_from
+from compute_orchestrator.db.statements.rows import (
+    CLOCK_POSTGRESQL,
+    JOB_COLUMNS,
+    QUALIFIED_JOB_COLUMNS,
+    job_from,
+)
 from compute_orchestrator.domain.values import Micros
 
 ANY_RUNNING = Statement(
     sqlite="SELECT EXISTS (SELECT 1 FROM jobs WHERE status = 'running')",
+    postgresql="SELECT EXISTS (SELECT 1 FROM jobs WHERE status = 'running')",
 )
 
-# A gap is a last pass that lies in the future, or longer ago than it may.
+# A gap is a last pass that lies in the future, or longer ago than it may. On PostgreSQL no row
+# comes back where another replica makes its pass just now.
 PASS = Statement(
     sqlite="""
         INSERT INTO watch (id, since, last_pass_at) VALUES (1, :now, :now)
@@ -24,6 +31,32 @@ PASS = Statement(
            SET since = iif(:now - last_pass_at BETWEEN 0 AND :longest_gap, since, :now),
                last_pass_at = :now
         RETURNING since, since = last_pass_at
+    """,
+    postgresql=f"""
+        WITH {CLOCK_POSTGRESQL},
+             first AS (
+            INSERT INTO watch (id, since, last_pass_at)
+            SELECT 1, clock.now, clock.now FROM clock
+            ON CONFLICT DO NOTHING
+            RETURNING since, last_pass_at
+        ),
+             mine AS (
+            SELECT id FROM watch WHERE id = 1 FOR UPDATE SKIP LOCKED
+        ),
+             moved AS (
+            UPDATE watch
+               SET since = CASE WHEN clock.now - last_pass_at
+                                     BETWEEN interval '0'
+                                         AND CAST(:longest_gap AS bigint) * interval '1 microsecond'
+                                THEN since ELSE clock.now END,
+                   last_pass_at = clock.now
+              FROM mine, clock
+             WHERE watch.id = mine.id
+            RETURNING since, last_pass_at
+        )
+        SELECT since, since = last_pass_at FROM first
+        UNION ALL
+        SELECT since, since = last_pass_at FROM moved
     """,
 )
 
@@ -37,6 +70,21 @@ PULL_IN = Statement(
          WHERE status = 'running'
            AND lease_expires_at > :now + CAST(round(held_seconds * 1000000) AS INTEGER)
     """,
+    postgresql=f"""
+        WITH {CLOCK_POSTGRESQL},
+             parked AS (
+            SELECT jobs.id FROM jobs CROSS JOIN clock
+             WHERE status = 'running'
+               AND lease_expires_at > clock.now + held_seconds * interval '1 second'
+             ORDER BY jobs.id
+               FOR UPDATE OF jobs
+        )
+        UPDATE jobs
+           SET lease_expires_at = clock.now + held_seconds * interval '1 second',
+               locked_at = least(locked_at, clock.now)
+          FROM parked, clock
+         WHERE jobs.id = parked.id AND status = 'running'
+    """,
 )
 
 EXPIRED = Statement(
@@ -47,6 +95,17 @@ EXPIRED = Statement(
            AND lease_expires_at <= :now
            AND :since + CAST(round(held_seconds * 1000000) AS INTEGER) <= :now
          ORDER BY id LIMIT :n
+    """,
+    # A job that a heartbeat or a report holds just now is not lost.
+    postgresql=f"""
+        WITH {CLOCK_POSTGRESQL}
+        SELECT clock.now AS store_now, {QUALIFIED_JOB_COLUMNS}
+          FROM jobs CROSS JOIN clock
+         WHERE status = 'running'
+           AND lease_expires_at <= clock.now
+           AND CAST(:since AS timestamptz) + held_seconds * interval '1 second' <= clock.now
+         ORDER BY id LIMIT :n
+           FOR UPDATE OF jobs SKIP LOCKED
     """,
 )
 
@@ -65,10 +124,10 @@ async def any_running(session: ReadSession) -> bool:
     return bool(rows[0][0])
 
 
-async def note_pass(session: WriteSession, longest_gap: int) -> Watch:
-    """Write down this pass. `longest_gap` in microseconds."""
+async def note_pass(session: WriteSession, longest_gap: int) -> Watch | None:
+    """Write down this pass; None where another replica makes one now. The gap in microseconds."""
     rows = await session.fetch(PASS, longest_gap=longest_gap)
-    return Watch(rows[0][0], bool(rows[0][1]))
+    return Watch(rows[0][0], bool(rows[0][1])) if rows else None
 
 
 async def pull_in_leases(session: WriteSession) -> None:

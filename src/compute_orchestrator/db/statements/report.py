@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from compute_orchestrator.db.clock import seconds_between
 from compute_orchestrator.db.sessions import Statement, WriteSession
 from compute_orchestrator.db.statements.rows import (
+    CLOCK_POSTGRESQL,
     JOB_COLUMNS,
     QUALIFIED_JOB_COLUMNS,
     batch,
@@ -37,6 +38,31 @@ SUCCEED = Statement(
            AND jobs.status = 'running'
         RETURNING {JOB_COLUMNS}
     """,
+    postgresql=f"""
+        WITH {CLOCK_POSTGRESQL},
+             success AS (
+            SELECT jobs.id, jobs.lease_token, its.result
+              FROM jsonb_to_recordset(CAST(:successes AS jsonb))
+                   AS its(job_id bigint, lease_token text, result text)
+              JOIN jobs ON jobs.id = its.job_id
+                       AND jobs.lease_token = its.lease_token
+                       AND jobs.status = 'running'
+             ORDER BY jobs.id
+               FOR UPDATE OF jobs
+        )
+        UPDATE jobs
+           SET status = 'succeeded',
+               result = CAST(success.result AS json),
+               finished_at = clock.now,
+               lease_token = NULL, lease_expires_at = NULL, held_seconds = NULL,
+               request_id = NULL, request_slot = NULL,
+               updated_at = clock.now
+          FROM success, clock
+         WHERE jobs.id = success.id
+           AND jobs.lease_token = success.lease_token
+           AND jobs.status = 'running'
+        RETURNING {QUALIFIED_JOB_COLUMNS}
+    """,
 )
 
 HELD = Statement(
@@ -48,6 +74,17 @@ HELD = Statement(
            AND jobs.lease_token = held.value ->> 'lease_token'
            AND jobs.status = 'running'
     """,
+    postgresql=f"""
+        WITH {CLOCK_POSTGRESQL}
+        SELECT clock.now AS store_now, {QUALIFIED_JOB_COLUMNS}
+          FROM jsonb_to_recordset(CAST(:keys AS jsonb)) AS held(job_id bigint, lease_token text)
+          JOIN jobs ON jobs.id = held.job_id
+                   AND jobs.lease_token = held.lease_token
+                   AND jobs.status = 'running'
+         CROSS JOIN clock
+         ORDER BY jobs.id
+           FOR UPDATE OF jobs
+    """,
 )
 
 LEFT_BEFORE = Statement(
@@ -58,6 +95,13 @@ LEFT_BEFORE = Statement(
             ON job_events.job_id = left.value ->> 'job_id'
            AND job_events.lease_token = left.value ->> 'lease_token'
            AND job_events.from_status = 'running'
+    """,
+    postgresql="""
+        SELECT job_events.job_id, job_events.lease_token, action, actor, reason
+          FROM jsonb_to_recordset(CAST(:keys AS jsonb)) AS ended(job_id bigint, lease_token text)
+          JOIN job_events ON job_events.job_id = ended.job_id
+                         AND job_events.lease_token = ended.lease_token
+                         AND job_events.from_status = 'running'
     """,
 )
 

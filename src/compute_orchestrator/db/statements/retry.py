@@ -3,7 +3,13 @@
 from collections.abc import Sequence
 
 from compute_orchestrator.db.sessions import Statement, WriteSession
-from compute_orchestrator.db.statements.rows import JOB_COLUMNS, batch, job_from
+from compute_orchestrator.db.statements.rows import (
+    CLOCK_POSTGRESQL,
+    IDS_POSTGRESQL,
+    JOB_COLUMNS,
+    batch,
+    job_from,
+)
 from compute_orchestrator.domain.job import Job
 from compute_orchestrator.domain.lifecycle import Action, Status, Step
 from compute_orchestrator.domain.values import OPERATOR, JobId
@@ -18,6 +24,18 @@ RETRY = Statement(
                locked_by = NULL, locked_at = NULL, last_heartbeat_at = NULL,
                updated_at = :now
          WHERE id IN (SELECT value FROM json_each(:ids)) AND finished_at IS NOT NULL
+        RETURNING {JOB_COLUMNS}
+    """,
+    postgresql=f"""
+        WITH {CLOCK_POSTGRESQL}
+        UPDATE jobs
+           SET status = 'queued', delayed = 0, run_at = clock.now,
+               retry_count = 0, release_count = 0,
+               cancel_requested = 0, result = NULL, progress = NULL, finished_at = NULL,
+               locked_by = NULL, locked_at = NULL, last_heartbeat_at = NULL,
+               updated_at = clock.now
+          FROM clock
+         WHERE id IN ({IDS_POSTGRESQL}) AND finished_at IS NOT NULL
         RETURNING {JOB_COLUMNS}
     """,
 )

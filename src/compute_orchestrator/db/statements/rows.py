@@ -10,6 +10,11 @@ from compute_orchestrator.domain.lifecycle import Status
 JOB_COLUMNS = ", ".join(Job._fields)
 QUALIFIED_JOB_COLUMNS = ", ".join(f"jobs.{field}" for field in Job._fields)
 
+# PostgreSQL's own time, read once a statement; only tests pass one.
+CLOCK_POSTGRESQL = """
+    clock AS MATERIALIZED (SELECT coalesce(CAST(:now AS timestamptz), clock_timestamp()) AS now)
+"""
+
 _STATUS = {status.value: status for status in Status}
 
 # The expiry that a sign of life brings: never earlier than it was, never past the attempt's time.
@@ -18,6 +23,23 @@ EXTENDED_LEASE_SQLITE = """
         min(:now + CAST(round(held_seconds * 1000000) AS INTEGER),
             locked_at + CAST(round(coalesce(timeout_seconds, 1e9) * 1000000) AS INTEGER)))
 """
+
+
+IDS_POSTGRESQL = "SELECT CAST(jsonb_array_elements(CAST(:ids AS jsonb)) AS bigint)"
+
+EXTENDED_LEASE_POSTGRESQL = """
+    greatest(jobs.lease_expires_at,
+             least(clock.now + jobs.held_seconds * interval '1 second',
+                   jobs.locked_at + coalesce(jobs.timeout_seconds, 1e9) * interval '1 second'))
+"""
+
+
+def moment_postgresql(micros: str) -> str:
+    """A time out of microseconds since 1970. In two parts, since a double holds 53 bits."""
+    return (
+        f"(timestamptz 'epoch' + {micros} / 1000000 * interval '1 second'"
+        f" + {micros} % 1000000 * interval '1 microsecond')"
+    )
 
 
 def job_from(row: Sequence[Any]) -> Job:

@@ -4,7 +4,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from compute_orchestrator.db.sessions import ReadSession, Statement, WriteSession
+from compute_orchestrator.db.statements.rows import CLOCK_POSTGRESQL
 from compute_orchestrator.domain.values import Micros
+
+STORE_TIME = Statement(
+    sqlite="SELECT :now",
+    postgresql=f"WITH {CLOCK_POSTGRESQL} SELECT now FROM clock",
+)
 
 COUNTS = Statement(
     sqlite="""
@@ -12,6 +18,13 @@ COUNTS = Statement(
           FROM (SELECT queue, action, from_place, to_place, count FROM stats
                 UNION ALL
                 SELECT queue, action, from_place, to_place, count FROM stat_deltas)
+         GROUP BY queue, action, from_place, to_place
+    """,
+    postgresql="""
+        SELECT queue, action, from_place, to_place, CAST(sum(count) AS bigint)
+          FROM (SELECT queue, action, from_place, to_place, count FROM stats
+                UNION ALL
+                SELECT queue, action, from_place, to_place, count FROM stat_deltas) AS both_sums
          GROUP BY queue, action, from_place, to_place
     """,
 )
@@ -22,6 +35,13 @@ RECENT = Statement(
         SELECT queue, action, from_place, to_place, sum(count)
           FROM stat_deltas
          WHERE at > :now - :window
+         GROUP BY queue, action, from_place, to_place
+    """,
+    postgresql=f"""
+        WITH {CLOCK_POSTGRESQL}
+        SELECT queue, action, from_place, to_place, CAST(sum(count) AS bigint)
+          FROM stat_deltas CROSS JOIN clock
+         WHERE at > clock.now - CAST(:window AS bigint) * interval '1 microsecond'
          GROUP BY queue, action, from_place, to_place
     """,
 )
@@ -46,6 +66,25 @@ OLDEST_CLAIMABLE = Statement(
           FROM head WHERE priority IS NOT NULL
          GROUP BY queue
     """,
+    postgresql="""
+        WITH RECURSIVE head(queue, priority) AS (
+            SELECT its.queue, (SELECT max(priority) FROM jobs
+                                WHERE status = 'queued' AND delayed = 0
+                                  AND jobs.queue = its.queue)
+              FROM jsonb_array_elements_text(CAST(:queues AS jsonb)) AS its(queue)
+            UNION ALL
+            SELECT queue, (SELECT max(priority) FROM jobs
+                            WHERE status = 'queued' AND delayed = 0
+                              AND jobs.queue = head.queue AND priority < head.priority)
+              FROM head WHERE head.priority IS NOT NULL
+        )
+        SELECT queue, min((SELECT run_at FROM jobs
+                            WHERE status = 'queued' AND delayed = 0
+                              AND jobs.queue = head.queue AND priority = head.priority
+                            ORDER BY run_at LIMIT 1))
+          FROM head WHERE priority IS NOT NULL
+         GROUP BY queue
+    """,
 )
 
 # Of the first n: rows come in the order of time, unless the clock was set back between two runs.
@@ -55,10 +94,19 @@ OLD_DELTAS = Statement(
           FROM (SELECT id, at FROM stat_deltas ORDER BY id LIMIT :n)
          WHERE at <= :now - :window
     """,
+    postgresql=f"""
+        WITH {CLOCK_POSTGRESQL}
+        SELECT count(*), max(id)
+          FROM (SELECT id, at FROM stat_deltas ORDER BY id LIMIT :n) AS first_ones CROSS JOIN clock
+         WHERE at <= clock.now - CAST(:window AS bigint) * interval '1 microsecond'
+    """,
 )
 
+# Each row is counted by whoever deletes it: on PostgreSQL a row of a smaller id may be committed
+# between two statements, and another replica may fold at the same time.
 FOLD = Statement(
-    sqlite="""
+    sqlite=(
+        """
         INSERT INTO stats (
             queue, action, from_place, to_place, count, waited_seconds, ran_seconds)
         SELECT queue, action, from_place, to_place,
@@ -70,11 +118,28 @@ FOLD = Statement(
            SET count = count + excluded.count,
                waited_seconds = waited_seconds + excluded.waited_seconds,
                ran_seconds = ran_seconds + excluded.ran_seconds
+        """,
+        "DELETE FROM stat_deltas WHERE id <= :last_id",
+    ),
+    postgresql="""
+        WITH old AS (
+            SELECT id FROM stat_deltas WHERE id <= :last_id ORDER BY id FOR UPDATE SKIP LOCKED
+        ),
+             gone AS (
+            DELETE FROM stat_deltas USING old WHERE stat_deltas.id = old.id RETURNING stat_deltas.*
+        )
+        INSERT INTO stats (
+            queue, action, from_place, to_place, count, waited_seconds, ran_seconds)
+        SELECT queue, action, from_place, to_place,
+               sum(count), sum(waited_seconds), sum(ran_seconds)
+          FROM gone
+         GROUP BY queue, action, from_place, to_place
+         ORDER BY queue, action, from_place, to_place
+        ON CONFLICT (queue, action, from_place, to_place) DO UPDATE
+           SET count = stats.count + excluded.count,
+               waited_seconds = stats.waited_seconds + excluded.waited_seconds,
+               ran_seconds = stats.ran_seconds + excluded.ran_seconds
     """,
-)
-
-FORGET_FOLDED = Statement(
-    sqlite="DELETE FROM stat_deltas WHERE id <= :last_id",
 )
 
 
@@ -86,6 +151,12 @@ class Count(NamedTuple):
     from_place: str
     to_place: str
     jobs: int
+
+
+async def store_time(session: ReadSession) -> Micros:
+    """What the store's clock says."""
+    rows = await session.fetch(STORE_TIME)
+    return rows[0][0]
 
 
 async def counts(session: ReadSession) -> Sequence[Count]:
@@ -115,5 +186,4 @@ async def fold_deltas(session: WriteSession, window: int, limit: int) -> int:
     ((number, last_id),) = await session.fetch(OLD_DELTAS, window=window, n=limit)
     if number:
         await session.run(FOLD, last_id=last_id)
-        await session.run(FORGET_FOLDED, last_id=last_id)
     return number

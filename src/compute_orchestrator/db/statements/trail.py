@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from compute_orchestrator.db.sessions import Statement, WriteSession
-from compute_orchestrator.db.statements.rows import batch
+from compute_orchestrator.db.statements.rows import CLOCK_POSTGRESQL, batch, moment_postgresql
 from compute_orchestrator.domain.lifecycle import Step
 
 WRITE_EVENTS = Statement(
@@ -17,6 +17,15 @@ WRITE_EVENTS = Statement(
           FROM json_each(:events)
          ORDER BY key
     """,
+    postgresql=f"""
+        INSERT INTO job_events (
+            job_id, action, from_status, to_status, actor, reason, attempt, at, lease_token)
+        SELECT CAST(value ->> 0 AS bigint), value ->> 1, value ->> 2, value ->> 3, value ->> 4,
+               value ->> 5, CAST(value ->> 6 AS integer),
+               {moment_postgresql("CAST(value ->> 7 AS bigint)")}, value ->> 8
+          FROM jsonb_array_elements(CAST(:events AS jsonb)) WITH ORDINALITY AS its(value, n)
+         ORDER BY n
+    """,
 )
 
 WRITE_DELTAS = Statement(
@@ -26,6 +35,14 @@ WRITE_DELTAS = Statement(
         SELECT :now, value ->> 0, value ->> 1, value ->> 2, value ->> 3,
                value ->> 4, value ->> 5, value ->> 6
           FROM json_each(:deltas)
+    """,
+    postgresql=f"""
+        WITH {CLOCK_POSTGRESQL}
+        INSERT INTO stat_deltas (
+            at, queue, action, from_place, to_place, count, waited_seconds, ran_seconds)
+        SELECT clock.now, value ->> 0, value ->> 1, value ->> 2, value ->> 3,
+               CAST(value ->> 4 AS bigint), CAST(value ->> 5 AS float8), CAST(value ->> 6 AS float8)
+          FROM jsonb_array_elements(CAST(:deltas AS jsonb)) AS its(value) CROSS JOIN clock
     """,
 )
 

@@ -4,31 +4,54 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from compute_orchestrator.db.sessions import ReadSession, Statement, WriteSession
-from compute_orchestrator.db.statements.rows import batch
+from compute_orchestrator.db.statements.rows import CLOCK_POSTGRESQL, batch
 from compute_orchestrator.domain.values import JsonText, Micros
 
 NOTE_SIGHTINGS = Statement(
     sqlite="""
         INSERT INTO workers (worker_id, last_seen_at)
-        SELECT value ->> 'worker_id', value ->> 'last_seen_at' FROM json_each(:sightings)
+        SELECT value ->> 'worker_id', :now - (value ->> 'age') FROM json_each(:sightings)
          WHERE true
         ON CONFLICT (worker_id) DO UPDATE
            SET last_seen_at = max(last_seen_at, excluded.last_seen_at)
+    """,
+    postgresql=f"""
+        WITH {CLOCK_POSTGRESQL}
+        INSERT INTO workers (worker_id, last_seen_at)
+        SELECT worker_id, clock.now - age * interval '1 microsecond'
+          FROM jsonb_to_recordset(CAST(:sightings AS jsonb)) AS its(worker_id text, age bigint)
+         CROSS JOIN clock
+         ORDER BY worker_id
+        ON CONFLICT (worker_id) DO UPDATE
+           SET last_seen_at = greatest(workers.last_seen_at, excluded.last_seen_at)
     """,
 )
 
 FORGET_UNSEEN = Statement(
     sqlite="DELETE FROM workers WHERE last_seen_at <= :now - :window",
+    postgresql=f"""
+        WITH {CLOCK_POSTGRESQL}
+        DELETE FROM workers USING clock
+         WHERE last_seen_at <= clock.now - CAST(:window AS bigint) * interval '1 microsecond'
+    """,
 )
 
 SEEN = Statement(
     sqlite="""
         SELECT worker_id, last_seen_at, about FROM workers WHERE last_seen_at > :now - :window
     """,
+    postgresql=f"""
+        WITH {CLOCK_POSTGRESQL}
+        SELECT worker_id, last_seen_at, about FROM workers CROSS JOIN clock
+         WHERE last_seen_at > clock.now - CAST(:window AS bigint) * interval '1 microsecond'
+    """,
 )
 
 RUNNING_BY_WORKER = Statement(
     sqlite="""
+        SELECT locked_by, count(*) FROM jobs WHERE status = 'running' GROUP BY locked_by
+    """,
+    postgresql="""
         SELECT locked_by, count(*) FROM jobs WHERE status = 'running' GROUP BY locked_by
     """,
 )
@@ -42,15 +65,14 @@ class Sighting(NamedTuple):
     about: JsonText | None = None
 
 
-async def note_sightings(
-    session: WriteSession, sightings: Mapping[str, Micros], window: int
-) -> None:
-    """Remember when workers were seen, and forget those unseen for `window` microseconds."""
+async def note_sightings(session: WriteSession, ages: Mapping[str, int], window: int) -> None:
+    """Remember workers by how long ago they were seen, and forget those unseen for `window`.
+
+    Both in microseconds.
+    """
     await session.run(
         NOTE_SIGHTINGS,
-        sightings=batch(
-            {"worker_id": worker_id, "last_seen_at": seen} for worker_id, seen in sightings.items()
-        ),
+        sightings=batch({"worker_id": worker_id, "age": age} for worker_id, age in ages.items()),
     )
     await session.run(FORGET_UNSEEN, window=window)
 
