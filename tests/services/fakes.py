@@ -18,6 +18,10 @@ from tests.store.house import House, rows
 # A name that is there already is refused: the poison.
 NOTE = Statement(
     sqlite="INSERT INTO queues (name, paused) SELECT value, 0 FROM json_each(:names)",
+    postgresql="""
+        INSERT INTO queues (name, paused)
+        SELECT name, 0 FROM jsonb_array_elements_text(CAST(:names AS jsonb)) AS its(name)
+    """,
 )
 
 REFUSED = "refused"

@@ -282,7 +282,7 @@ async def test_with_many_writers_an_operation_waits_for_no_other(house: House) -
         @asynccontextmanager
         async def write(self) -> AsyncGenerator[WriteSession]:
             async with house.store.reading() as (session, _):
-                yield WriteSession(session, dialect=house.store.dialect, now=None)
+                yield WriteSession(session, dialect=house.store.dialect, now=None, alone=False)
 
     began, go = asyncio.Queue[str](), asyncio.Event()
 

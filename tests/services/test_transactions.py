@@ -18,7 +18,10 @@ from tests.builders import new_job
 from tests.services.fakes import NOTE, noted, trouble
 from tests.store.house import House, trail
 
-MALFORMED = Statement(sqlite="SELECT value FROM json_each(:json)")
+MALFORMED = Statement(
+    sqlite="SELECT value FROM json_each(:json)",
+    postgresql="SELECT CAST(CAST(:json AS text) AS json)",
+)
 
 
 async def note(session: WriteSession, *names: str) -> None:

@@ -154,7 +154,7 @@ async def test_a_token_can_not_be_told_from_the_job(store: Store) -> None:
     one, other = taken
     assert one
     assert other
-    assert (one.id, one.locked_at, one.attempt) == (other.id, other.locked_at, other.attempt)
+    assert (one.queue, one.locked_at, one.attempt) == (other.queue, other.locked_at, other.attempt)
     assert one.lease_token != other.lease_token
 
 

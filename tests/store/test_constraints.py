@@ -13,8 +13,8 @@ IMPOSSIBLE = [
     ("queued", "status = ''"),
     ("queued", "status = 'running'"),
     ("queued", "lease_token = 'token'"),
-    ("queued", "lease_expires_at = 1"),
-    ("queued", "finished_at = 1"),
+    ("queued", "lease_expires_at = updated_at"),
+    ("queued", "finished_at = updated_at"),
     ("queued", "status = 'succeeded'"),
     ("queued", "retry_count = -1"),
     ("queued", "retry_count = max_retries + 1"),
@@ -24,9 +24,9 @@ IMPOSSIBLE = [
     ("running", "delayed = 1"),
     ("running", "lease_token = NULL"),
     ("running", "lease_expires_at = NULL"),
-    ("running", "finished_at = 1"),
+    ("running", "finished_at = updated_at"),
     ("running", "status = 'queued'"),
-    ("running", "status = 'failed', finished_at = 1"),
+    ("running", "status = 'failed', finished_at = updated_at"),
     ("succeeded", "finished_at = NULL"),
     ("succeeded", "status = 'queued'"),
     ("succeeded", "delayed = 1"),
@@ -70,8 +70,12 @@ async def test_one_request_can_not_hold_a_slot_twice(store: Store, house: House)
     await run(store, slot, slot=1, id=second.id)
 
 
-async def test_there_is_one_watch(store: Store) -> None:
-    watch = "INSERT INTO watch (id, since, last_pass_at) VALUES (:id, 0, 0)"
+async def test_there_is_one_watch(store: Store, house: House) -> None:
+    await house.create()
+    watch = """
+        INSERT INTO watch (id, since, last_pass_at)
+        SELECT CAST(:id AS integer), created_at, created_at FROM jobs
+    """
     await run(store, watch, id=1)
     for other in (1, 2):
         with pytest.raises(IntegrityError):

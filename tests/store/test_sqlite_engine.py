@@ -16,9 +16,15 @@ from compute_orchestrator.db.sqlite import SqliteStore
 from compute_orchestrator.domain.errors import UnsupportedStore
 from compute_orchestrator.domain.values import Micros
 from tests.clocks import START, ManualClock
-from tests.store.stores import sqlite_url
+from tests.store.stores import empty_sqlite, sqlite_url
 
 FULL, NORMAL = 2, 1
+
+
+@pytest.fixture
+def store_url(request: pytest.FixtureRequest) -> str:
+    """These tests are about the one store."""
+    return empty_sqlite(request)
 
 
 @pytest.fixture
@@ -193,7 +199,7 @@ async def test_real_faults_of_data_are_known_as_such(store: SqliteStore) -> None
         "sqlite:///orc.db",
         "sqlite+aiosqlite://",
         "sqlite+aiosqlite:///:memory:",
-        "postgresql+asyncpg://me:secret@host/orc",
+        "postgresql+psycopg://me:secret@host/orc",
         "mysql://me:secret@host/orc",
     ],
 )

@@ -135,7 +135,8 @@ def small(
 
 
 def text_of(statement: Statement) -> str:
-    return statement.on("sqlite").text
+    (only,) = statement.on("sqlite")
+    return only.text
 
 
 class Hot(NamedTuple):

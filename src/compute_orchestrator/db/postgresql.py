@@ -54,6 +54,10 @@ class PostgresqlStore:
         # Only a clock that was given is told to the statements: that is for tests.
         self._told: Clock | None = clock
         self._engine = postgresql_engine(url, pool_size=pool_size)
+        # One snapshot for all that a reader asks, and no write.
+        self._reading = self._engine.execution_options(
+            isolation_level="REPEATABLE READ", postgresql_readonly=True
+        )
 
     def own(self) -> None:
         """A database is shared."""
@@ -82,7 +86,7 @@ class PostgresqlStore:
 
     @asynccontextmanager
     async def reading(self) -> AsyncGenerator[tuple[AsyncSession, ReadSession]]:
-        async with AsyncSession(self._engine) as session:
+        async with AsyncSession(self._reading) as session:
             yield session, ReadSession(session, dialect=self.dialect, now=self._now())
 
     @asynccontextmanager

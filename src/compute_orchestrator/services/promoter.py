@@ -3,10 +3,10 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from compute_orchestrator.db.clock import Clock
+from compute_orchestrator.db.clock import Clock, seconds_between
 from compute_orchestrator.db.sessions import WriteSession
 from compute_orchestrator.db.statements.promote import Promoted, next_due, promote_due
-from compute_orchestrator.domain.values import MICROS_PER_SECOND
+from compute_orchestrator.domain.values import Micros
 from compute_orchestrator.services import ranks
 from compute_orchestrator.services.coalescer import Coalescer, Operation
 from compute_orchestrator.services.transactions import Transactions
@@ -35,18 +35,19 @@ class Promoter:
         self._wakeups = wakeups
         self._clock = clock
         self._longest_sleep_seconds = longest_sleep_seconds
-        self._due: float | None = None
+        self._due: Micros | None = None
+        """By the clock of this process, which may be another than the store's."""
         self._promote = Operation("promote", ranks.PROMOTE, self._promote_batch)
 
     async def promote_once(self) -> Promoted:
-        """Promote all that is due, and remember in how many seconds the next one is."""
+        """Promote all that is due, and remember when the next one is."""
         promoted: Counter[str] = Counter()
         while True:
             self._wakeups.delayed.clear()
             async with self._transactions.read() as session:
                 due = await next_due(session)
-            self._due = None if due is None else due / MICROS_PER_SECOND
-            if self._due is None or self._due > 0:
+            self._due = None if due is None else Micros(self._clock.now() + due)
+            if due is None or due > 0:
                 return Promoted(promoted)
             promoted += (await self._coalescer.submit(self._promote, None)).queues
 
@@ -54,7 +55,7 @@ class Promoter:
         """Sleep until the next delayed job is due, or a new one came."""
         sleep = self._longest_sleep_seconds
         if self._due is not None:
-            sleep = min(sleep, max(0.0, self._due))
+            sleep = min(sleep, max(0.0, seconds_between(self._clock.now(), self._due)))
         await self._clock.sleep(sleep, until=self._wakeups.delayed)
 
     async def _promote_batch(
