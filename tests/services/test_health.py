@@ -35,7 +35,7 @@ async def test_a_server_is_ready_after_its_first_pass(house: House) -> None:
     await house.reaper.reap_once()
     after = await health.readiness()
     assert after.ready
-    assert (after.store, after.synchronous) == (house.store.dialect, "OFF")
+    assert (after.store, after.synchronous) == (house.store.dialect, house.store.synchronous)
     assert after.schema == head_revision()
 
 

@@ -36,7 +36,13 @@ async def time(monkeypatch: pytest.MonkeyPatch) -> Time:
 @pytest.fixture
 async def narrow(store: Store, clock: ManualClock) -> AsyncGenerator[House]:
     """A house in which few calls may wait."""
-    house = House(store, clock, max_waiting_calls=MOST_CALLS, max_waiting_seconds=LONGEST_SECONDS)
+    house = House(
+        store,
+        clock,
+        max_waiting_calls=MOST_CALLS,
+        max_waiting_seconds=LONGEST_SECONDS,
+        one_lane=True,
+    )
     yield house
     await house.close()
 
@@ -165,7 +171,7 @@ async def test_closing_what_never_worked_is_done_at_once(house: House) -> None:
 async def test_after_the_deadline_who_waits_is_refused_and_who_runs_must_ask_again(
     store: Store, clock: ManualClock
 ) -> None:
-    house, notes = House(store, clock), Notes()
+    house, notes = House(store, clock, one_lane=True), Notes()
     running = await hold(house.coalescer, notes)
     waiting = submit(house.coalescer, notes, ["a", "b"])
     await called()

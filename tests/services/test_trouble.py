@@ -11,9 +11,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from compute_orchestrator.db.engine import Store
 from compute_orchestrator.db.sessions import WriteSession
+from compute_orchestrator.db.sqlite import SqliteStore
 from compute_orchestrator.domain.errors import StoreUnavailable
 from tests.services.fakes import Notes, called, hold, noted, submit, trouble
 from tests.store.house import House
+
+ON_SQLITE = pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)
 
 
 async def pragma(store: Store, setting: str) -> None:
@@ -26,6 +29,7 @@ async def pragma(store: Store, setting: str) -> None:
 @contextmanager
 def locked_by_another(store: Store) -> Generator[None]:
     """Another connection holds the store's write lock."""
+    assert isinstance(store, SqliteStore)
     other = sqlite3.connect(store.path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     try:
@@ -38,6 +42,7 @@ def all_must_ask_again(outcomes: Sequence[object]) -> bool:
     return bool(outcomes) and all(isinstance(one, StoreUnavailable) for one in outcomes)
 
 
+@ON_SQLITE
 async def test_a_busy_store_refuses_the_whole_turn_and_writes_nothing(
     store: Store, house: House
 ) -> None:
@@ -101,6 +106,7 @@ async def test_a_statement_that_fails_over_the_store_is_not_run_again(
     assert await noted(house) == set()
 
 
+@ON_SQLITE
 async def test_a_disk_that_fills_up_while_calls_run_one_by_one_leaves_nothing_half_done(
     store: Store, house: House
 ) -> None:

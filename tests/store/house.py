@@ -46,6 +46,7 @@ class House:
         retention_seconds: float | None = None,
         max_waiting_calls: int = 2_000,
         max_waiting_seconds: float = 5.0,
+        one_lane: bool = False,
     ) -> None:
         self.store = store
         self.clock = clock
@@ -53,7 +54,7 @@ class House:
         self.transactions = Transactions(store, self.wakeups)
         self.coalescer = Coalescer(
             self.transactions,
-            one_writer=store.one_writer,
+            one_writer=one_lane or store.one_writer,
             max_waiting_calls=max_waiting_calls,
             max_waiting_seconds=max_waiting_seconds,
         )

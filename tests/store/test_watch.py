@@ -8,7 +8,12 @@ from compute_orchestrator.db.engine import Store
 from compute_orchestrator.db.sessions import WriteSession
 from compute_orchestrator.db.statements.claim import claim_jobs
 from compute_orchestrator.db.statements.create import create_jobs
-from compute_orchestrator.db.statements.reap import any_running, expired_leases, note_pass
+from compute_orchestrator.db.statements.reap import (
+    Watch,
+    any_running,
+    expired_leases,
+    note_pass,
+)
 from compute_orchestrator.domain.lifecycle import Status
 from compute_orchestrator.domain.retry import Failed
 from compute_orchestrator.domain.values import Micros, micros
@@ -21,12 +26,19 @@ from tests.store.undoing import one_store, undone
 GAP = micros(2 * INTERVAL_SECONDS)
 
 
+async def note(session: WriteSession) -> Watch:
+    """A pass that no other replica makes at the same time."""
+    watch = await note_pass(session, GAP)
+    assert watch is not None
+    return watch
+
+
 async def passes(session: WriteSession, *times: int) -> list[int]:
     """Passes at these times after the start; since when each says that the reaper is awake."""
     awake: list[int] = []
     for time in times:
         session.now = Micros(START + time)
-        awake.append((await note_pass(session, GAP)).since - START)
+        awake.append((await note(session)).since - START)
     return awake
 
 
@@ -80,7 +92,7 @@ async def test_leases_are_taken_when_they_ran_out_under_the_eyes_of_the_reaper(
             since = since if 0 <= now - last <= 4 else now
             last = now
             session.now = Micros(START + now * second)
-            watch = await note_pass(session, GAP)
+            watch = await note(session)
             expired = await expired_leases(session, watch, limit)
             expected = [
                 job_id for job_id, expiry, held in jobs if expiry <= now and since + held <= now
@@ -98,7 +110,7 @@ async def test_both_bounds_are_exact_to_the_microsecond(
         await claim_jobs(session, [claim_request(lease_seconds=4)], ["default"], 60)
         awake = await passes(session, 0, GAP - early)
         assert awake == [0, 0]
-        expired = await expired_leases(session, await note_pass(session, GAP), 9)
+        expired = await expired_leases(session, await note(session), 9)
         assert len(expired) == taken
 
 
