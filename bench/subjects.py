@@ -41,7 +41,7 @@ class Subject:
     durability: Callable[[dict[str, str]], str]
 
 
-def ours(database: Path, name: str = "ours") -> Subject:
+def ours(database: Path, name: str = "ours, SQLite") -> Subject:
     return Subject(
         name,
         command=lambda port: [str(ORC), "serve", "--port", str(port)],
@@ -52,6 +52,15 @@ def ours(database: Path, name: str = "ours") -> Subject:
         },
         # The server's own word, so that no figure claims more than was running.
         durability=lambda ready: f"SQLite WAL, synchronous={ready['synchronous'].upper()}",
+    )
+
+
+def ours_on_postgresql(url: str, name: str = "ours, PostgreSQL") -> Subject:
+    return Subject(
+        name,
+        command=lambda port: [str(ORC), "serve", "--port", str(port)],
+        environment={"ORC_DATABASE_URL": url, "ORC_LOG_LEVEL": "warning"},
+        durability=lambda ready: f"PostgreSQL, synchronous_commit {ready['synchronous']}",
     )
 
 

@@ -62,14 +62,14 @@ def servers_in_turns(
 def beside_ceiling(subject: Series, ceiling: Series) -> list[Ratio]:
     return [
         compare(
-            "requests a second, ours : ceiling",
+            f"requests a second, {subject.subject} : ceiling",
             subject,
             ceiling,
             lambda measured: measured.requests_per_second,
         ),
         # Steadier where other processes take their share of the machine.
         compare(
-            "requests a second of the server's CPU, ours : ceiling",
+            f"requests a second of the server's CPU, {subject.subject} : ceiling",
             subject,
             ceiling,
             lambda measured: 1 / measured.server_cpu_us,

@@ -25,8 +25,10 @@ from compute_orchestrator.domain.values import LeaseToken
 
 # The n-th job goes to the n-th slot. Each queue gives its best n, of which the best n over all are
 # taken. On SQLite CROSS JOIN keeps the queues outside of the walk. On PostgreSQL others may hold
-# some of them, so each queue gives `window` jobs, and those that are held are passed over. `status`
-# and `delayed` are literals: as parameters they would hide the index from a plan that is kept.
+# some of them, so each queue gives `window` jobs, and those that are held are passed over, one by
+# one, until there are n. `status` and `delayed` are literals: as parameters they would hide the
+# index from a plan that is kept. The lock says in other words that a job is queued still: by its
+# status the planner, where it has no statistics yet, would look for it in the whole backlog.
 CLAIM = Statement(
     sqlite=f"""
         UPDATE jobs
@@ -64,18 +66,24 @@ CLAIM = Statement(
     """,
     postgresql=f"""
         WITH {CLOCK_POSTGRESQL},
-             due AS MATERIALIZED (
-            SELECT jobs.id, jobs.priority, jobs.run_at, jobs.lease_seconds, jobs.timeout_seconds
+             head AS (
+            SELECT its.id
               FROM jsonb_array_elements_text(CAST(:queues AS jsonb)) AS wanted(queue)
              CROSS JOIN LATERAL (SELECT id, priority, run_at FROM jobs
                                   WHERE status = 'queued' AND delayed = 0
                                     AND jobs.queue = wanted.queue
-                                  ORDER BY priority DESC, run_at, id LIMIT :window) AS head
-              JOIN jobs ON jobs.id = head.id AND jobs.status = 'queued' AND jobs.delayed = 0
+                                  ORDER BY priority DESC, run_at, id LIMIT :window) AS its
              WHERE NOT EXISTS (SELECT 1 FROM queues WHERE name = wanted.queue AND paused = 1)
-             ORDER BY head.priority DESC, head.run_at, head.id
+             ORDER BY its.priority DESC, its.run_at, its.id
+        ),
+             due AS MATERIALIZED (
+            SELECT free.* FROM head
+             CROSS JOIN LATERAL (SELECT id, priority, run_at, lease_seconds, timeout_seconds
+                                   FROM jobs
+                                  WHERE jobs.id = head.id AND delayed = 0
+                                    AND lease_token IS NULL AND finished_at IS NULL
+                                    FOR UPDATE SKIP LOCKED) AS free
              LIMIT :n
-               FOR UPDATE OF jobs SKIP LOCKED
         ),
              pick AS (
             SELECT numbered.id, slot.value AS slot,
@@ -124,14 +132,15 @@ CLAIMED_BEFORE = Statement(
     postgresql=f"""
         WITH {CLOCK_POSTGRESQL},
              held AS (
-            SELECT jobs.id
-              FROM jsonb_to_recordset(CAST(:requests AS jsonb))
-                   AS request(worker_id text, request_id text)
-              JOIN jobs ON jobs.status = 'running' AND jobs.request_id IS NOT NULL
-                       AND jobs.locked_by = request.worker_id
-                       AND jobs.request_id = request.request_id
-             ORDER BY jobs.id
-               FOR UPDATE OF jobs
+            SELECT mine.id
+              FROM (SELECT * FROM jsonb_to_recordset(CAST(:requests AS jsonb))
+                                  AS its(worker_id text, request_id text)
+                     ORDER BY worker_id, request_id) AS request
+             CROSS JOIN LATERAL (SELECT id FROM jobs
+                                  WHERE status = 'running' AND jobs.request_id IS NOT NULL
+                                    AND locked_by = request.worker_id
+                                    AND jobs.request_id = request.request_id
+                                    FOR UPDATE) AS mine
         )
         UPDATE jobs
            SET lease_expires_at = {EXTENDED_LEASE_POSTGRESQL},

@@ -7,6 +7,7 @@ from compute_orchestrator.db.statements.rows import (
     CLOCK_POSTGRESQL,
     EXTENDED_LEASE_POSTGRESQL,
     EXTENDED_LEASE_SQLITE,
+    HELD_POSTGRESQL,
     batch,
 )
 from compute_orchestrator.domain.lease import Heartbeat, LeaseKey, LeaseState
@@ -30,15 +31,13 @@ HEARTBEAT = Statement(
     """,
     postgresql=f"""
         WITH {CLOCK_POSTGRESQL},
-             beat AS (
-            SELECT jobs.id, jobs.lease_token, its.progress, its.checkpoint
-              FROM jsonb_to_recordset(CAST(:beats AS jsonb))
-                   AS its(job_id bigint, lease_token text, progress text, checkpoint text)
-              JOIN jobs ON jobs.id = its.job_id
-                       AND jobs.lease_token = its.lease_token
-                       AND jobs.status = 'running'
-             ORDER BY jobs.id
-               FOR UPDATE OF jobs
+             beat AS MATERIALIZED (
+            SELECT its.*
+              FROM (SELECT * FROM jsonb_to_recordset(CAST(:beats AS jsonb))
+                                  AS b(job_id bigint, lease_token text,
+                                       progress text, checkpoint text)
+                     ORDER BY job_id) AS its
+             CROSS JOIN LATERAL ({HELD_POSTGRESQL}) AS held
         )
         UPDATE jobs
            SET lease_expires_at = {EXTENDED_LEASE_POSTGRESQL},
@@ -47,7 +46,7 @@ HEARTBEAT = Statement(
                checkpoint = coalesce(CAST(beat.checkpoint AS json), jobs.checkpoint),
                updated_at = clock.now
           FROM beat, clock
-         WHERE jobs.id = beat.id
+         WHERE jobs.id = beat.job_id
            AND jobs.lease_token = beat.lease_token
            AND jobs.status = 'running'
         RETURNING jobs.id, jobs.lease_token, jobs.lease_expires_at, jobs.cancel_requested

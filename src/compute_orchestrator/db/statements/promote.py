@@ -19,10 +19,10 @@ PROMOTE = Statement(
     postgresql=f"""
         WITH {CLOCK_POSTGRESQL},
              due AS (
-            SELECT jobs.id FROM jobs CROSS JOIN clock
-             WHERE status = 'queued' AND delayed = 1 AND run_at <= clock.now
+            SELECT id FROM jobs
+             WHERE status = 'queued' AND delayed = 1 AND run_at <= (SELECT now FROM clock)
              ORDER BY run_at LIMIT :n
-               FOR UPDATE OF jobs SKIP LOCKED
+               FOR UPDATE SKIP LOCKED
         )
         UPDATE jobs
            SET delayed = 0

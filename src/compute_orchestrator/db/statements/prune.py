@@ -12,11 +12,12 @@ FINISHED_BEFORE = Statement(
     """,
     postgresql=f"""
         WITH {CLOCK_POSTGRESQL}
-        SELECT jobs.id FROM jobs CROSS JOIN clock
+        SELECT id FROM jobs
          WHERE finished_at IS NOT NULL
-           AND finished_at <= clock.now - CAST(:retention AS bigint) * interval '1 microsecond'
+           AND finished_at <= (SELECT now - CAST(:retention AS bigint) * interval '1 microsecond'
+                                 FROM clock)
          ORDER BY finished_at LIMIT :n
-           FOR UPDATE OF jobs SKIP LOCKED
+           FOR UPDATE SKIP LOCKED
     """,
 )
 

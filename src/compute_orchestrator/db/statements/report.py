@@ -11,6 +11,7 @@ from compute_orchestrator.db.clock import seconds_between
 from compute_orchestrator.db.sessions import Statement, WriteSession
 from compute_orchestrator.db.statements.rows import (
     CLOCK_POSTGRESQL,
+    HELD_POSTGRESQL,
     JOB_COLUMNS,
     QUALIFIED_JOB_COLUMNS,
     batch,
@@ -40,15 +41,12 @@ SUCCEED = Statement(
     """,
     postgresql=f"""
         WITH {CLOCK_POSTGRESQL},
-             success AS (
-            SELECT jobs.id, jobs.lease_token, its.result
-              FROM jsonb_to_recordset(CAST(:successes AS jsonb))
-                   AS its(job_id bigint, lease_token text, result text)
-              JOIN jobs ON jobs.id = its.job_id
-                       AND jobs.lease_token = its.lease_token
-                       AND jobs.status = 'running'
-             ORDER BY jobs.id
-               FOR UPDATE OF jobs
+             success AS MATERIALIZED (
+            SELECT its.*
+              FROM (SELECT * FROM jsonb_to_recordset(CAST(:successes AS jsonb))
+                                  AS b(job_id bigint, lease_token text, result text)
+                     ORDER BY job_id) AS its
+             CROSS JOIN LATERAL ({HELD_POSTGRESQL}) AS held
         )
         UPDATE jobs
            SET status = 'succeeded',
@@ -58,7 +56,7 @@ SUCCEED = Statement(
                request_id = NULL, request_slot = NULL,
                updated_at = clock.now
           FROM success, clock
-         WHERE jobs.id = success.id
+         WHERE jobs.id = success.job_id
            AND jobs.lease_token = success.lease_token
            AND jobs.status = 'running'
         RETURNING {QUALIFIED_JOB_COLUMNS}
@@ -76,14 +74,16 @@ HELD = Statement(
     """,
     postgresql=f"""
         WITH {CLOCK_POSTGRESQL}
-        SELECT clock.now AS store_now, {QUALIFIED_JOB_COLUMNS}
-          FROM jsonb_to_recordset(CAST(:keys AS jsonb)) AS held(job_id bigint, lease_token text)
-          JOIN jobs ON jobs.id = held.job_id
-                   AND jobs.lease_token = held.lease_token
-                   AND jobs.status = 'running'
+        SELECT clock.now AS store_now, held.*
+          FROM (SELECT * FROM jsonb_to_recordset(CAST(:keys AS jsonb))
+                              AS b(job_id bigint, lease_token text)
+                 ORDER BY job_id) AS its
+         CROSS JOIN LATERAL (SELECT {JOB_COLUMNS} FROM jobs
+                              WHERE jobs.id = its.job_id
+                                AND jobs.lease_token = its.lease_token
+                                AND jobs.status = 'running'
+                                FOR UPDATE) AS held
          CROSS JOIN clock
-         ORDER BY jobs.id
-           FOR UPDATE OF jobs
     """,
 )
 
