@@ -14,12 +14,13 @@ from compute_orchestrator.main import create_app
 from compute_orchestrator.routes.deps import Services
 from compute_orchestrator.services.promoter import Promoter
 from compute_orchestrator.services.reaper import Pass
+from compute_orchestrator.services.wakeups import Wakeups
 from compute_orchestrator.settings import Settings
 from tests.clocks import ManualClock
 
 URL = "http://127.0.0.1:8000"
-LOOPS = 4
-"""The reaper, the promoter, the counters, the sightings: each makes a step at the start."""
+LOOPS = 5
+"""The reaper, the promoter, the counters, the lookout, the sightings: each makes a step first."""
 
 
 class World:
@@ -40,6 +41,10 @@ class World:
     @property
     def promoter(self) -> Promoter:
         return self.app.state.promoter
+
+    @property
+    def wakeups(self) -> Wakeups:
+        return self.app.state.wakeups
 
     async def pass_time(self, seconds: float) -> Pass:
         """Time goes by as in a healthy server: the loops make their steps."""

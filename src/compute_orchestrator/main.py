@@ -37,6 +37,11 @@ from compute_orchestrator.services.ending import told_of_the_end
 from compute_orchestrator.services.health import HealthService
 from compute_orchestrator.services.heartbeats import HeartbeatService
 from compute_orchestrator.services.jobs import JobService
+from compute_orchestrator.services.lookout import (
+    ALONE_SECONDS,
+    AMONG_OTHERS_SECONDS,
+    Lookout,
+)
 from compute_orchestrator.services.operations import OperationService
 from compute_orchestrator.services.promoter import (
     LONGEST_SLEEP_AMONG_OTHERS_SECONDS,
@@ -169,15 +174,19 @@ async def _running(app: FastAPI, settings: Settings, store: Store) -> AsyncGener
     )
     stats_service = StatsService(transactions, coalescer, store.clock)
     app.state.services = Services(
-        jobs=JobService(transactions, coalescer),
+        jobs=JobService(transactions, coalescer, wakeups),
         claims=ClaimService(
-            coalescer, report_service, worker_service, lease_seconds=settings.lease_seconds
+            coalescer,
+            report_service,
+            worker_service,
+            wakeups,
+            lease_seconds=settings.lease_seconds,
         ),
         heartbeats=HeartbeatService(coalescer, worker_service),
         reports=report_service,
         operations=OperationService(coalescer),
         reaper=reaper,
-        queues=QueueService(transactions, coalescer),
+        queues=QueueService(transactions, coalescer, wakeups),
         workers=worker_service,
         stats=stats_service,
         health=HealthService(
@@ -189,10 +198,18 @@ async def _running(app: FastAPI, settings: Settings, store: Store) -> AsyncGener
         ),
     )
     app.state.promoter = promoter
+    app.state.wakeups = wakeups
+    lookout = Lookout(
+        transactions,
+        wakeups,
+        store.clock,
+        interval_seconds=ALONE_SECONDS if store.one_writer else AMONG_OTHERS_SECONDS,
+    )
     loops = [
         Loop("reaper", reaper.reap_once, reaper.rest),
         Loop("promoter", promoter.promote_once, promoter.rest),
         Loop("counters", stats_service.fold_once, stats_service.rest),
+        Loop("lookout", lookout.look_once, lookout.rest),
         Loop("sightings", worker_service.write_sightings_once, worker_service.rest),
     ]
     supervisor = Supervisor()
@@ -203,11 +220,15 @@ async def _running(app: FastAPI, settings: Settings, store: Store) -> AsyncGener
         app.state.receiver.close()
         coalescer.refuse_all()
 
-    loop = asyncio.get_running_loop()
+    def begin_the_end() -> None:
+        wakeups.close()
+        asyncio.get_running_loop().call_later(settings.shutdown_seconds, answer_all)
+
     try:
-        with told_of_the_end(lambda: loop.call_later(settings.shutdown_seconds, answer_all)):
+        with told_of_the_end(begin_the_end):
             yield
     finally:
+        wakeups.close()
         await supervisor.stop()
         await _within(LAST_SECONDS, worker_service.write_sightings_once())
         await coalescer.close(LAST_SECONDS)

@@ -238,6 +238,7 @@ BODIES: Final = (
             "queues.0": SEGMENT | {"null": b"null"},
             "lease_seconds": LENGTH,
             "request_id": SHORT,
+            "wait_seconds": DURATION | {"60.001": b"60.001", "1e5": b"1e5"},
         },
     ),
     Body(

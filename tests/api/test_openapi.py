@@ -32,7 +32,7 @@ OPERATIONS = {
 BODIES = {
     "create_job": "name queue payload priority max_retries lease_seconds timeout_seconds run_at "
     "run_in_seconds tags retry",
-    "claim_job": "worker_id queues lease_seconds request_id",
+    "claim_job": "worker_id queues lease_seconds request_id wait_seconds",
     "heartbeat": "worker_id lease_token progress checkpoint",
     "report_job": "status worker_id lease_token result error retryable retry_in_seconds "
     "run_in_seconds",
@@ -41,6 +41,7 @@ BODIES = {
 QUERIES = {
     "list_jobs": "status queue name tag worker_id created_after created_before order include limit "
     "cursor",
+    "get_job": "wait_seconds",
     "list_events": "limit cursor",
     "cancel_job": "force",
     "retry_job": "again",

@@ -80,7 +80,7 @@ BAD: Final = {
     "no name": Bad(422, "validation-error", "/jobs", b"{}"),
     "name with a control character": Bad(422, "validation-error", "/jobs", rb'{"name": "a\r\nb"}'),
     "queue with a slash": bad_field(b'"queue": "a/b"'),
-    "unknown field": bad_field(b'"wait_seconds": 1'),
+    "unknown field": bad_field(b'"wait_second": 1'),
     "string for a number": bad_field(b'"priority": "5"'),
     "boolean for a number": bad_field(b'"max_retries": true'),
     "negative duration": bad_field(b'"run_in_seconds": -1'),

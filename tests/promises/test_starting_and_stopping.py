@@ -123,6 +123,30 @@ async def refuses(port: int) -> bool:
 
 
 @pytest.mark.parametrize("way", WAYS)
+async def test_sigterm_answers_all_who_wait_at_once(tmp_path: Path, way: str) -> None:
+    """Long polls: claims for a job, and a read for its end."""
+    async with (
+        running_server(tmp_path, command=WAYS[way], shutdown_seconds=30) as server,
+        http_client(server.url) as http,
+        AsyncExitStack() as stack,
+    ):
+        job = await create(http, queue="other")
+        callers = [await stack.enter_async_context(connected(server.port)) for _ in range(21)]
+        for _, writer in callers[1:]:
+            writer.write(raw("POST", "/jobs/claim", {"worker_id": "w", "wait_seconds": 60}))
+        path = f"/jobs/{job['id']}?wait_seconds=60"
+        callers[0][1].write(f"GET {path} HTTP/1.1\r\nHost: {LOCAL}\r\n\r\n".encode())
+        for _ in range(3):  # these came after the others: they have been read
+            await create(http, queue="other")
+        server.send(signal.SIGTERM)
+        async with asyncio.timeout(3):
+            read, *claims = [await reader.read() for reader, _ in callers]
+        assert {answer[:12] for answer in claims} == {b"HTTP/1.1 204"}
+        assert read[:12] == b"HTTP/1.1 200"
+        assert await server.wait(15) == (0 if way == "orc serve" else -signal.SIGTERM)
+
+
+@pytest.mark.parametrize("way", WAYS)
 async def test_at_the_deadline_everyone_is_answered_though_the_store_stands_still(
     tmp_path: Path, way: str
 ) -> None:

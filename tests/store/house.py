@@ -60,11 +60,13 @@ class House:
         )
         self.workers = WorkerService(self.transactions, self.coalescer, clock)
         self.reports = ReportService(self.coalescer, self.workers)
-        self.jobs = JobService(self.transactions, self.coalescer)
-        self.claims = ClaimService(self.coalescer, self.reports, self.workers, lease_seconds=60)
+        self.jobs = JobService(self.transactions, self.coalescer, self.wakeups)
+        self.claims = ClaimService(
+            self.coalescer, self.reports, self.workers, self.wakeups, lease_seconds=60
+        )
         self.heartbeats = HeartbeatService(self.coalescer, self.workers)
         self.operations = OperationService(self.coalescer)
-        self.queues = QueueService(self.transactions, self.coalescer)
+        self.queues = QueueService(self.transactions, self.coalescer, self.wakeups)
         self.stats = StatsService(self.transactions, self.coalescer, clock)
         self.promoter = Promoter(self.transactions, self.coalescer, self.wakeups, clock)
         self.reaper = Reaper(

@@ -2,6 +2,7 @@
 
 from fastapi import APIRouter, Request, Response
 
+from compute_orchestrator.routes.connection import client_gone
 from compute_orchestrator.routes.deps import Wired
 from compute_orchestrator.routes.direct import DirectRoute
 from compute_orchestrator.routes.problems import problems
@@ -22,12 +23,17 @@ router = APIRouter(tags=["workers"], route_class=DirectRoute)
     },
 )
 async def claim_job(body: ClaimInput, request: Request, services: Wired) -> Response:
-    """The job that goes first, under a new lease; 204 where there is none.
+    """The job that goes first, under a new lease; 204 where there is none, with `wait_seconds`
+    when that time is over.
 
     With a `request_id` the claim may be repeated: while its lease runs it gives the same one.
     Without, a client that went away before the answer has its lease handed back.
     """
-    job = await services.claims.claim(body.to_domain())
+    if body.wait_seconds:
+        async with client_gone(request) as gone:
+            job = await services.claims.claim_patiently(body.to_domain(), body.wait_seconds, gone)
+    else:
+        job = await services.claims.claim(body.to_domain())
     if job is None:
         return Response(status_code=204)
     if body.request_id is None and await request.is_disconnected():

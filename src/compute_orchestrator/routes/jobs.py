@@ -5,11 +5,12 @@ import json
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 
 from compute_orchestrator.domain.errors import ValidationFailed
 from compute_orchestrator.domain.listing import JobFilter
 from compute_orchestrator.domain.values import JobId, Micros
+from compute_orchestrator.routes.connection import client_gone
 from compute_orchestrator.routes.deps import Limits, Wired
 from compute_orchestrator.routes.direct import DirectRoute
 from compute_orchestrator.routes.problems import problems
@@ -20,6 +21,7 @@ from compute_orchestrator.schemas.jobs import (
     JobInput,
     JobListOutput,
     JobOutput,
+    JobQuery,
     ListQuery,
     event_json,
     job_json,
@@ -111,9 +113,18 @@ async def list_jobs(query: Annotated[ListQuery, Query()], services: Wired) -> Re
     response_model=JobOutput,
     responses=problems(404),
 )
-async def get_job(id: PathId, services: Wired) -> Response:  # noqa: A002 - the protocol's name
-    """The job as it stands."""
-    job = await services.jobs.get(JobId(id))
+async def get_job(
+    id: PathId,  # noqa: A002 - the protocol's name
+    query: Annotated[JobQuery, Query()],
+    request: Request,
+    services: Wired,
+) -> Response:
+    """The job as it stands, or, with `wait_seconds`, as soon as it is final."""
+    if query.wait_seconds:
+        async with client_gone(request) as gone:
+            job = await services.jobs.get_patiently(JobId(id), query.wait_seconds, gone)
+    else:
+        job = await services.jobs.get(JobId(id))
     return Response(job_json(job), media_type="application/json")
 
 

@@ -6,7 +6,13 @@ from pydantic import AfterValidator, ConfigDict, Field
 
 from compute_orchestrator.domain.lease import ClaimRequest
 from compute_orchestrator.schemas.jobs import EXAMPLE_JOB, JobOutput
-from compute_orchestrator.schemas.values import Input, LeaseSeconds, Segment, ShortText
+from compute_orchestrator.schemas.values import (
+    Input,
+    LeaseSeconds,
+    Segment,
+    ShortText,
+    WaitSeconds,
+)
 
 MOST_QUEUES = 32
 
@@ -32,6 +38,10 @@ class ClaimInput(Input):
     lease_seconds: LeaseSeconds | None = Field(None, description="The length of this lease.")
     request_id: ShortText | None = Field(
         None, description="Makes the claim repeatable: the same one gives the same lease again."
+    )
+
+    wait_seconds: WaitSeconds | None = Field(
+        None, description="How long to wait for a job where there is none now; 0, at most 60."
     )
 
     def to_domain(self) -> ClaimRequest:

@@ -22,8 +22,10 @@ from compute_orchestrator.schemas.values import (
     Seconds,
     Segment,
     ShownMoment,
+    WaitSeconds,
     fits,
     format_moment,
+    parse_decimal,
     parse_digits,
     to_json,
 )
@@ -276,6 +278,14 @@ class ListQuery(Input):
         """A moment of the filter as it is written in a query."""
         moment = getattr(self, name)
         return None if moment is None else format_moment(Micros(moment))
+
+
+class JobQuery(Input):
+    model_config = ConfigDict(strict=False, extra="forbid")
+
+    wait_seconds: Annotated[WaitSeconds, BeforeValidator(parse_decimal)] = Field(
+        0.0, description="How long to wait for its end before it is answered as it stands."
+    )
 
 
 class EventsQuery(Input):

@@ -17,12 +17,14 @@ from compute_orchestrator.domain.values import (
 )
 
 LONGEST_SECONDS = 31_536_000
+LONGEST_WAIT_SECONDS = 60
 LONGEST_NAME_BYTES = 200
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _RFC3339 = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt](\d\d:\d\d:\d\d)(?:\.(\d+))?([Zz]|[+-]\d\d:\d\d)", re.ASCII
 )
+_DECIMAL = re.compile(r"\d{1,8}(\.\d{1,9})?", re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SECOND = timedelta(seconds=1)
 _MICROSECOND = timedelta(microseconds=1)
@@ -104,6 +106,7 @@ Segment = Annotated[str, AfterValidator(check_segment), Field(min_length=1, max_
 ShortText = Annotated[str, AfterValidator(check_short), Field(min_length=1, max_length=200)]
 Seconds = Annotated[float, Field(ge=0, le=LONGEST_SECONDS)]
 LeaseSeconds = Annotated[float, Field(ge=1, le=86_400)]
+WaitSeconds = Annotated[float, Field(ge=0, le=LONGEST_WAIT_SECONDS)]
 Moment = Annotated[
     int,
     BeforeValidator(parse_moment),
@@ -118,6 +121,15 @@ def parse_digits(value: Any) -> Any:
         if not (value.isascii() and value.isdigit() and len(value) <= 19):
             raise ValueError("must be a whole number")
         return int(value)
+    return value
+
+
+def parse_decimal(value: Any) -> Any:
+    """Seconds in a query: digits, and perhaps a fraction."""
+    if isinstance(value, str):
+        if not _DECIMAL.fullmatch(value):
+            raise ValueError("must be a number of seconds")
+        return float(value)
     return value
 
 

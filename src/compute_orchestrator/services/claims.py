@@ -1,5 +1,6 @@
 """Claims: hand out jobs, one lease each; a repeated request gets the same lease again."""
 
+import asyncio
 import logging
 from collections.abc import Sequence
 
@@ -12,6 +13,7 @@ from compute_orchestrator.domain.values import LeaseToken
 from compute_orchestrator.services import ranks
 from compute_orchestrator.services.coalescer import Coalescer, Operation
 from compute_orchestrator.services.reports import ReportService
+from compute_orchestrator.services.wakeups import Wakeups
 from compute_orchestrator.services.workers import WorkerService
 
 logger = logging.getLogger(__name__)
@@ -23,12 +25,14 @@ class ClaimService:
         coalescer: Coalescer,
         reports: ReportService,
         workers: WorkerService,
+        wakeups: Wakeups,
         *,
         lease_seconds: float,
     ) -> None:
         self._coalescer = coalescer
         self._reports = reports
         self._workers = workers
+        self._wakeups = wakeups
         self._lease_seconds = lease_seconds
         self._claim = Operation("claim", ranks.CLAIM, self._claim_batch, subject=_subject)
 
@@ -39,6 +43,24 @@ class ClaimService:
         """
         self._workers.seen(request.worker_id)
         return await self._coalescer.submit(self._claim, request)
+
+    async def claim_patiently(
+        self, request: ClaimRequest, wait_seconds: float, gone: "asyncio.Future[None]"
+    ) -> Job | None:
+        """The same, but waits where there is nothing, until time is over or the client is gone."""
+        loop = asyncio.get_running_loop()
+        over = loop.time() + wait_seconds
+        with self._wakeups.waiting_for_work(request.queues) as sleeper:
+            while True:
+                woken_for = self._wakeups.ready(sleeper)
+                job = await self.claim(request)
+                if job is not None:
+                    if woken_for not in (None, job.queue):
+                        self._wakeups.work({woken_for: 1})
+                    return job
+                left = over - loop.time()
+                if left <= 0 or self._wakeups.closing or not await sleeper.sleep(left, gone):
+                    return None
 
     async def _claim_batch(
         self, session: WriteSession, requests: Sequence[ClaimRequest]

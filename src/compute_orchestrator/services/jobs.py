@@ -1,5 +1,6 @@
 """Jobs: create them (repeatably, with a key), read them, list them, tell their story."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,11 +19,13 @@ from compute_orchestrator.domain.errors import (
     OrchestratorError,
 )
 from compute_orchestrator.domain.job import Job, NewJob
+from compute_orchestrator.domain.lifecycle import FINAL
 from compute_orchestrator.domain.listing import Event, JobFilter
 from compute_orchestrator.domain.values import JobId
 from compute_orchestrator.services import ranks
 from compute_orchestrator.services.coalescer import Coalescer, Operation
 from compute_orchestrator.services.transactions import Transactions
+from compute_orchestrator.services.wakeups import Wakeups
 
 LIST_WINDOW = 10_000
 """How many rows a page looks at before it answers with what it found."""
@@ -60,9 +63,10 @@ class EventPage:
 
 
 class JobService:
-    def __init__(self, transactions: Transactions, coalescer: Coalescer) -> None:
+    def __init__(self, transactions: Transactions, coalescer: Coalescer, wakeups: Wakeups) -> None:
         self._transactions = transactions
         self._coalescer = coalescer
+        self._wakeups = wakeups
         self._create = Operation(
             "create",
             ranks.CREATE,
@@ -100,6 +104,24 @@ class JobService:
             else _repeated(call, used[call.key or ""], before)
             for call in calls
         ]
+
+    async def get_patiently(
+        self, job_id: JobId, wait_seconds: float, gone: "asyncio.Future[None]"
+    ) -> Job:
+        """A job as soon as it is final, or as it stands when the time is over or the client gone.
+
+        Raises JobNotFound.
+        """
+        loop = asyncio.get_running_loop()
+        over = loop.time() + wait_seconds
+        with self._wakeups.watching(job_id) as sleeper:
+            while True:
+                job = await self.get(job_id)
+                left = over - loop.time()
+                if job.status in FINAL or left <= 0 or self._wakeups.closing:
+                    return job
+                if not await sleeper.sleep(left, gone):
+                    return await self.get(job_id)
 
     async def get(self, job_id: JobId) -> Job:
         """Raises JobNotFound."""

@@ -49,7 +49,9 @@ class Promoter:
             self._due = None if due is None else Micros(self._clock.now() + due)
             if due is None or due > 0:
                 return Promoted(promoted)
-            promoted += (await self._coalescer.submit(self._promote, None)).queues
+            queues = (await self._coalescer.submit(self._promote, None)).queues
+            self._wakeups.work(queues)
+            promoted += queues
 
     async def rest(self) -> None:
         """Sleep until the next delayed job is due, or a new one came."""

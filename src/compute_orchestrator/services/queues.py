@@ -10,6 +10,7 @@ from compute_orchestrator.services import ranks
 from compute_orchestrator.services.coalescer import Coalescer, Operation
 from compute_orchestrator.services.stats import Waiting, waiting_by_queue
 from compute_orchestrator.services.transactions import Transactions
+from compute_orchestrator.services.wakeups import Wakeups
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +27,10 @@ class PauseCall:
 
 
 class QueueService:
-    def __init__(self, transactions: Transactions, coalescer: Coalescer) -> None:
+    def __init__(self, transactions: Transactions, coalescer: Coalescer, wakeups: Wakeups) -> None:
         self._transactions = transactions
         self._coalescer = coalescer
+        self._wakeups = wakeups
         self._pause = Operation(
             "pause", ranks.OPERATE, self._pause_batch, subject=lambda call: call.name
         )
@@ -46,6 +48,8 @@ class QueueService:
     async def pause(self, call: PauseCall) -> Queue:
         """Pause or resume a queue; one that was never used may be paused too."""
         await self._coalescer.submit(self._pause, call)
+        if not call.paused:
+            self._wakeups.missed.set()
         async with self._transactions.read() as session:
             waiting = waiting_by_queue(await counts(session))
         return Queue(call.name, call.paused, waiting.get(call.name, Waiting()))

@@ -13,6 +13,7 @@
 | retry.py     | final -> queued                      | the status is final                       |
 | prune.py     | deletes finished jobs                | finished before the cutoff                |
 | trail.py     | writes trail and counters            | one INSERT a table a transaction          |
+| look.py      | what those who wait would find       |                                           |
 | read.py      | jobs, pages of jobs and events       |                                           |
 | stats.py     | counters: read, fold                 |                                           |
 | queues.py    | pause                                |                                           |
