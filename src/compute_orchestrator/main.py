@@ -50,6 +50,7 @@ from compute_orchestrator.services.promoter import (
 )
 from compute_orchestrator.services.queues import QueueService
 from compute_orchestrator.services.reaper import Reaper
+from compute_orchestrator.services.relay import Relay
 from compute_orchestrator.services.reports import ReportService
 from compute_orchestrator.services.stats import StatsService
 from compute_orchestrator.services.supervisor import Loop, Supervisor
@@ -212,6 +213,10 @@ async def _running(app: FastAPI, settings: Settings, store: Store) -> AsyncGener
         Loop("lookout", lookout.look_once, lookout.rest),
         Loop("sightings", worker_service.write_sightings_once, worker_service.rest),
     ]
+    if not store.one_writer:
+        relay = Relay(store, wakeups)
+        wakeups.tell_others = relay.tell
+        loops.append(Loop("relay", relay.relay_once, relay.rest))
     supervisor = Supervisor()
     for loop in loops:
         supervisor.start(loop)

@@ -5,6 +5,7 @@ transactions (`one_writer`), what an error means (`is_fault_of_data`), who keeps
 (`migrates_itself`).
 """
 
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -18,6 +19,8 @@ from compute_orchestrator.db.postgresql import PostgresqlStore
 from compute_orchestrator.db.sessions import ReadSession, WriteSession
 from compute_orchestrator.db.sqlite import SqliteStore
 from compute_orchestrator.domain.errors import UnsupportedStore
+
+Tell = Callable[[str], Awaitable[None]]
 
 
 class Store(Protocol):
@@ -53,6 +56,16 @@ class Store(Protocol):
     def reading(self) -> AbstractAsyncContextManager[tuple[AsyncSession, ReadSession]]: ...
 
     def writing(self) -> AbstractAsyncContextManager[tuple[AsyncSession, WriteSession]]: ...
+
+    def channel(
+        self, hear: Callable[[str], None], on_end: Callable[[], None]
+    ) -> AbstractAsyncContextManager[Tell]:
+        """A way to the other processes on this store, where it has `one_writer` to none.
+
+        `hear` is called with what they tell, `on_end` when the way is gone. Telling raises
+        StoreUnavailable then.
+        """
+        ...
 
     def is_fault_of_data(self, error: BaseException) -> bool:
         """Whether a statement failed over its data, and not because the store is in trouble."""

@@ -4,18 +4,19 @@ The time is the database's own, read by each statement, so that replicas never d
 lease, whatever their own clocks say.
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, cast
 
+import asyncpg
 from sqlalchemy import event, text
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 from compute_orchestrator.db.clock import Clock, SystemClock
 from compute_orchestrator.db.sessions import ReadSession, WriteSession
-from compute_orchestrator.domain.errors import UnsupportedStore
+from compute_orchestrator.domain.errors import StoreUnavailable, UnsupportedStore
 from compute_orchestrator.domain.values import Micros
 
 OLDEST_POSTGRESQL: Final = 15
@@ -23,6 +24,8 @@ POOL_TIMEOUT_SECONDS: Final = 5
 CONNECT_SECONDS: Final = 5
 COMMAND_SECONDS: Final = 10
 """No statement of ours is long: one that takes this time waits for a network that is gone."""
+
+CHANNEL: Final = "compute_orchestrator"
 
 SESSION_SETTINGS: Final = {
     "application_name": "compute-orchestrator",
@@ -53,6 +56,7 @@ class PostgresqlStore:
         self.clock: Clock = clock or SystemClock()
         # Only a clock that was given is told to the statements: that is for tests.
         self._told: Clock | None = clock
+        self._url = url
         self._engine = postgresql_engine(url, pool_size=pool_size)
         # One snapshot for all that a reader asks, and no write.
         self._reading = self._engine.execution_options(
@@ -94,6 +98,34 @@ class PostgresqlStore:
         async with AsyncSession(self._engine, expire_on_commit=False) as session:
             now = self._now()
             yield session, WriteSession(session, dialect=self.dialect, now=now, alone=False)
+
+    @asynccontextmanager
+    async def channel(
+        self, hear: Callable[[str], None], on_end: Callable[[], None]
+    ) -> AsyncGenerator[Callable[[str], Awaitable[None]]]:
+        """LISTEN and NOTIFY, on a connection of their own, outside of any transaction."""
+        engine = postgresql_engine(self._url, pool_size=1)
+        try:
+            async with engine.connect() as pooled:
+                raw = await pooled.get_raw_connection()
+                connection = cast("asyncpg.Connection", raw.driver_connection)
+                me = connection.get_server_pid()
+
+                def on_message(_: object, sender: int, _channel: str, message: object) -> None:
+                    if sender != me:
+                        hear(str(message))
+
+                await connection.add_listener(CHANNEL, on_message)
+                connection.add_termination_listener(lambda _: on_end())
+
+                async def tell(message: str) -> None:
+                    await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, message)
+
+                yield tell
+        except (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+            raise StoreUnavailable(f"The way to the other replicas is gone: {error}") from error
+        finally:
+            await engine.dispose()
 
     def is_fault_of_data(self, error: BaseException) -> bool:
         if not isinstance(error, DBAPIError) or error.connection_invalidated:

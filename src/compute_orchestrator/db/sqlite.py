@@ -1,7 +1,7 @@
 """The store on SQLite: one file, one writer connection, some readers, one owner."""
 
 import sqlite3
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,17 @@ class SqliteStore:
             await session.connection()  # BEGIN IMMEDIATE may wait; the time is read after it
             now = self.clock.now()
             yield session, WriteSession(session, dialect=self.dialect, now=now, alone=True)
+
+    @asynccontextmanager
+    async def channel(
+        self, hear: Callable[[str], None], on_end: Callable[[], None]
+    ) -> AsyncGenerator[Callable[[str], Awaitable[None]]]:
+        """Nobody else is on the file."""
+        _ = hear, on_end
+
+        async def tell(_message: str) -> None: ...
+
+        yield tell
 
     def is_fault_of_data(self, error: BaseException) -> bool:
         if not isinstance(error, DBAPIError) or error.connection_invalidated:

@@ -50,7 +50,7 @@ class Promoter:
             if due is None or due > 0:
                 return Promoted(promoted)
             queues = (await self._coalescer.submit(self._promote, None)).queues
-            self._wakeups.work(queues)
+            self._wakeups.became_claimable(queues)
             promoted += queues
 
     async def rest(self) -> None:

@@ -7,7 +7,7 @@ missed here, since another replica did it, the lookout finds (`services/lookout.
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 
 from compute_orchestrator.domain.lifecycle import FINAL, Status, Step
@@ -46,6 +46,7 @@ class Wakeups:
         """A job was queued for later: the promoter looks when the next one is due."""
         self.missed = asyncio.Event()
         """Something happened of which nobody can say how many it concerns: the lookout looks."""
+        self.tell_others: Callable[[Mapping[str, int], Collection[JobId]], None] = _nobody
         self.closing = False
         # In the order of their arrival; who was woken is not here until it tries again.
         self._idle: dict[str, dict[Sleeper, None]] = {}
@@ -55,20 +56,30 @@ class Wakeups:
         """These changes were committed."""
         if any(step.delayed_to for step in steps):
             self.delayed.set()
-        if self._idle:
-            self.work(_became_claimable(steps))
-        if self._watching:
-            self.finished(step.job_id for step in steps if step.to_status in FINAL)
+        self.became_claimable(_claimable(steps))
+        finished = [step.job_id for step in steps if step.to_status in FINAL]
+        if finished:
+            self.finished(finished)
+            self.tell_others({}, finished)
 
-    def work(self, jobs: Mapping[str, int]) -> None:
-        """So many jobs became claimable in each of these queues."""
+    def became_claimable(self, jobs: Mapping[str, int]) -> None:
+        """So many jobs, by queue. The others are told of those for which nobody waits here."""
+        left = self.work(jobs)
+        if left:
+            self.tell_others(left, ())
+
+    def work(self, jobs: Mapping[str, int]) -> Mapping[str, int]:
+        """There may be so many jobs in each of these queues. For how many of them nobody waits."""
+        left: dict[str, int] = {}
         for queue, number in jobs.items():
-            for _ in range(number):
+            for woken in range(number):
                 sleeper = next(iter(self._idle.get(queue, ())), None)
                 if sleeper is None:
+                    left[queue] = number - woken
                     break
                 self._busy(sleeper)
                 sleeper.wake(queue)
+        return left
 
     def finished(self, jobs: Iterable[JobId]) -> None:
         """These jobs came to their end."""
@@ -131,7 +142,11 @@ class Wakeups:
                 self._idle.pop(queue, None)
 
 
-def _became_claimable(steps: Iterable[Step]) -> Mapping[str, int]:
+def _nobody(_work: Mapping[str, int], _finished: Collection[JobId]) -> None:
+    """There are no other replicas."""
+
+
+def _claimable(steps: Iterable[Step]) -> Mapping[str, int]:
     ready: Counter[str] = Counter()
     for step in steps:
         if step.to_status is Status.QUEUED and not step.delayed_to:
