@@ -48,5 +48,17 @@ def test_a_page_has_one_title_and_closes_its_blocks(page: Path) -> None:
     text = page.read_text()
     assert text.startswith("# ")
     assert len(re.findall(r"^```", text, re.MULTILINE)) == 2 * len(blocks(page))
-    languages = {"", "http", "bash", "python", "console", "json", "text", "ini", "yaml", "mermaid"}
+    languages = {
+        "",
+        "http",
+        "bash",
+        "python",
+        "console",
+        "json",
+        "text",
+        "sql",
+        "ini",
+        "yaml",
+        "mermaid",
+    }
     assert {block.language for block in blocks(page)} <= languages

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import httpx
 
+from tests.api.stores import put_empty_store
+
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
 
@@ -80,13 +82,20 @@ class ServerProcess:
     """A server that may be started again and again on its file and port.
 
     `settings` are the ORC_ settings that differ, in lower case; `command` is another way to start;
-    `{port}` in it is the port.
+    `{port}` in it is the port. Unless it is to be `fresh`, the file is there and has its schema.
     """
 
     def __init__(
-        self, folder: Path, *, command: Sequence[str] = ORC_SERVE, **settings: Any
+        self,
+        folder: Path,
+        *,
+        command: Sequence[str] = ORC_SERVE,
+        fresh: bool = False,
+        **settings: Any,
     ) -> None:
         self.database = folder / "orc.db"
+        if not fresh and not self.database.exists():
+            put_empty_store(self.database)
         self.port = free_port()
         self.url = f"http://{LOCAL}:{self.port}"
         self._command = [word.format(port=self.port) for word in command]

@@ -30,7 +30,7 @@ WAYS: Final = {"orc serve": ORC_SERVE, "uvicorn": UVICORN}
 
 
 async def test_a_fresh_file_is_made_and_an_old_one_is_taken_as_it_is(tmp_path: Path) -> None:
-    async with running_server(tmp_path) as server, http_client(server.url) as http:
+    async with running_server(tmp_path, fresh=True) as server, http_client(server.url) as http:
         ready = ok(await http.get("/readyz"))
         revision = value(server.database, "SELECT version_num FROM alembic_version")
         assert (ready["status"], ready["schema"]) == ("ready", revision)

@@ -45,7 +45,7 @@ def postgres() -> Generator[Postgres]:
 def empty_postgresql(request: pytest.FixtureRequest) -> str:
     server: Postgres = request.getfixturevalue("postgres")
     url = server.empty()
-    request.addfinalizer(lambda: server.drop(url))
+    request.addfinalizer(lambda: server.give_back(url))
     return url
 
 

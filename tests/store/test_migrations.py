@@ -22,6 +22,7 @@ from compute_orchestrator.db.migrate import (
     current_revision,
     head_revision,
     migrations_home,
+    revisions,
     upgrade,
 )
 from compute_orchestrator.db.models import Base
@@ -77,6 +78,11 @@ def test_an_empty_store_comes_to_the_newest_schema(path: Path) -> None:
     upgrade(sqlite_url(path))
     assert current_revision(sqlite_url(path)) == head_revision()
     assert set(schema(path)) >= set(Base.metadata.tables)
+
+
+def test_the_names_of_the_files_tell_the_history() -> None:
+    script = ScriptDirectory.from_config(alembic_config())
+    assert revisions() == [one.revision for one in reversed(list(script.walk_revisions()))]
 
 
 def test_upgrading_twice_changes_nothing_and_loses_nothing(path: Path) -> None:

@@ -87,7 +87,8 @@ class ReportService:
             if isinstance(report.outcome, Succeeded)
         ]
         if successes:
-            finished = await succeed(session, successes)
+            others = [report.key for report in reports if not isinstance(report.outcome, Succeeded)]
+            finished = await succeed(session, successes, beside=others)
             answers.update(
                 (success.key, finished[success.key.job_id])
                 for success in successes

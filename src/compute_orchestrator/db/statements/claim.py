@@ -15,6 +15,7 @@ from compute_orchestrator.db.statements.rows import (
     EXTENDED_LEASE_SQLITE,
     JOB_COLUMNS,
     QUALIFIED_JOB_COLUMNS,
+    alone_with_postgresql,
     batch,
     job_from,
 )
@@ -114,6 +115,15 @@ CLAIM = Statement(
     """,
 )
 
+# Two copies of a request look one after the other, where there is more than one writer: else both
+# find nothing, and the one that loses takes its whole batch with it.
+ALONE_WITH_REQUESTS = Statement(
+    sqlite="SELECT 1",
+    postgresql=alone_with_postgresql(
+        "'claim ' || worker_id || '/' || request_id", "worker_id text, request_id text"
+    ),
+)
+
 # A repeated request finds its lease again, and counts as its heartbeat.
 CLAIMED_BEFORE = Statement(
     sqlite=f"""
@@ -131,15 +141,21 @@ CLAIMED_BEFORE = Statement(
     """,
     postgresql=f"""
         WITH {CLOCK_POSTGRESQL},
+             found AS (
+            SELECT jobs.id, jobs.locked_by, jobs.request_id
+              FROM jsonb_to_recordset(CAST(:requests AS jsonb))
+                   AS its(worker_id text, request_id text)
+              JOIN jobs ON jobs.status = 'running' AND jobs.request_id IS NOT NULL
+                       AND jobs.locked_by = its.worker_id
+                       AND jobs.request_id = its.request_id
+             ORDER BY jobs.id
+        ),
              held AS (
-            SELECT mine.id
-              FROM (SELECT * FROM jsonb_to_recordset(CAST(:requests AS jsonb))
-                                  AS its(worker_id text, request_id text)
-                     ORDER BY worker_id, request_id) AS request
+            SELECT mine.id FROM found
              CROSS JOIN LATERAL (SELECT id FROM jobs
-                                  WHERE status = 'running' AND jobs.request_id IS NOT NULL
-                                    AND locked_by = request.worker_id
-                                    AND jobs.request_id = request.request_id
+                                  WHERE jobs.id = found.id AND jobs.status = 'running'
+                                    AND jobs.locked_by = found.locked_by
+                                    AND jobs.request_id = found.request_id
                                     FOR UPDATE) AS mine
         )
         UPDATE jobs
@@ -205,13 +221,12 @@ async def claimed_before(
 
     Keyed by (worker_id, request_id).
     """
-    rows = await session.fetch(
-        CLAIMED_BEFORE,
-        requests=batch(
-            {"worker_id": request.worker_id, "request_id": request.request_id}
-            for request in requests
-        ),
+    asked = batch(
+        {"worker_id": request.worker_id, "request_id": request.request_id} for request in requests
     )
+    if not session.alone:
+        await session.fetch(ALONE_WITH_REQUESTS, its=asked)
+    rows = await session.fetch(CLAIMED_BEFORE, requests=asked)
     found: dict[tuple[str, str], Job] = {}
     for row in rows:
         job = job_from(row[:-1])

@@ -7,6 +7,7 @@ from compute_orchestrator.db.sessions import Statement, WriteSession
 from compute_orchestrator.db.statements.rows import (
     CLOCK_POSTGRESQL,
     JOB_COLUMNS,
+    alone_with_postgresql,
     batch,
     job_from,
     moment_postgresql,
@@ -90,6 +91,11 @@ INDEX_TAGS = Statement(
     """,
 )
 
+# Two creates with one key look one after the other, where there is more than one writer.
+ALONE_WITH_KEYS = Statement(
+    sqlite="SELECT 1", postgresql=alone_with_postgresql("'create ' || key", "key text")
+)
+
 FIND_KEYS = Statement(
     sqlite="""
         SELECT key, body_hash, first_job_id
@@ -145,6 +151,8 @@ async def create_jobs(session: WriteSession, jobs: Sequence[NewJob]) -> list[Job
 
 async def find_keys(session: WriteSession, keys: Sequence[str]) -> dict[str, KeyedCall]:
     """The calls that these keys were used for."""
+    if not session.alone:
+        await session.fetch(ALONE_WITH_KEYS, its=batch({"key": key} for key in keys))
     rows = await session.fetch(FIND_KEYS, keys=batch(keys))
     return {row[0]: KeyedCall(row[0], row[1], row[2]) for row in rows}
 

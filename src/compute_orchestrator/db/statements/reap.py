@@ -23,7 +23,9 @@ ANY_RUNNING = Statement(
 )
 
 # A gap is a last pass that lies in the future, or longer ago than it may. On PostgreSQL no row
-# comes back where another replica makes its pass just now.
+# comes back where another replica makes its pass just now (an INSERT that meets its row would wait
+# for it); and the time is read under the lock, or the pass that another made in between would lie
+# in the future.
 PASS = Statement(
     sqlite="""
         INSERT INTO watch (id, since, last_pass_at) VALUES (1, :now, :now)
@@ -37,20 +39,22 @@ PASS = Statement(
              first AS (
             INSERT INTO watch (id, since, last_pass_at)
             SELECT 1, clock.now, clock.now FROM clock
+             WHERE NOT EXISTS (SELECT 1 FROM watch)
             ON CONFLICT DO NOTHING
             RETURNING since, last_pass_at
         ),
-             mine AS (
-            SELECT id FROM watch WHERE id = 1 FOR UPDATE SKIP LOCKED
+             mine AS MATERIALIZED (
+            SELECT free.id, coalesce(CAST(:now AS timestamptz), clock_timestamp()) AS now
+              FROM (SELECT id FROM watch WHERE id = 1 FOR UPDATE SKIP LOCKED) AS free
         ),
              moved AS (
             UPDATE watch
-               SET since = CASE WHEN clock.now - last_pass_at
+               SET since = CASE WHEN mine.now - last_pass_at
                                      BETWEEN interval '0'
                                          AND CAST(:longest_gap AS bigint) * interval '1 microsecond'
-                                THEN since ELSE clock.now END,
-                   last_pass_at = clock.now
-              FROM mine, clock
+                                THEN since ELSE mine.now END,
+                   last_pass_at = mine.now
+              FROM mine
              WHERE watch.id = mine.id
             RETURNING since, last_pass_at
         )

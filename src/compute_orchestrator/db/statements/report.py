@@ -22,6 +22,8 @@ from compute_orchestrator.domain.lease import LeaseKey
 from compute_orchestrator.domain.lifecycle import Action, Status, Step
 from compute_orchestrator.domain.values import JobId, JsonText, LeaseToken, Micros
 
+# On PostgreSQL the leases beside the successes are locked with them: whoever takes several locks in
+# a transaction takes them in the order of the ids, or two that do so wait for each other.
 SUCCEED = Statement(
     sqlite=f"""
         UPDATE jobs
@@ -43,8 +45,13 @@ SUCCEED = Statement(
         WITH {CLOCK_POSTGRESQL},
              success AS MATERIALIZED (
             SELECT its.*
-              FROM (SELECT * FROM jsonb_to_recordset(CAST(:successes AS jsonb))
-                                  AS b(job_id bigint, lease_token text, result text)
+              FROM (SELECT job_id, lease_token, result, true AS done
+                      FROM jsonb_to_recordset(CAST(:successes AS jsonb))
+                           AS s(job_id bigint, lease_token text, result text)
+                     UNION ALL
+                    SELECT job_id, lease_token, NULL, false
+                      FROM jsonb_to_recordset(CAST(:beside AS jsonb))
+                           AS b(job_id bigint, lease_token text)
                      ORDER BY job_id) AS its
              CROSS JOIN LATERAL ({HELD_POSTGRESQL}) AS held
         )
@@ -56,7 +63,8 @@ SUCCEED = Statement(
                request_id = NULL, request_slot = NULL,
                updated_at = clock.now
           FROM success, clock
-         WHERE jobs.id = success.job_id
+         WHERE success.done
+           AND jobs.id = success.job_id
            AND jobs.lease_token = success.lease_token
            AND jobs.status = 'running'
         RETURNING {QUALIFIED_JOB_COLUMNS}
@@ -132,8 +140,10 @@ class LeftBefore:
     reason: str | None
 
 
-async def succeed(session: WriteSession, successes: Sequence[Success]) -> dict[JobId, Job]:
-    """Finish the jobs whose lease stands."""
+async def succeed(
+    session: WriteSession, successes: Sequence[Success], beside: Sequence[LeaseKey] = ()
+) -> dict[JobId, Job]:
+    """Finish the jobs whose lease stands. `beside` are leases that this transaction ends too."""
     rows = await session.fetch(
         SUCCEED,
         successes=batch(
@@ -144,6 +154,7 @@ async def succeed(session: WriteSession, successes: Sequence[Success]) -> dict[J
             }
             for success in successes
         ),
+        beside=_keys(beside),
     )
     finished = {job.id: job for job in map(job_from, rows)}
     session.record(

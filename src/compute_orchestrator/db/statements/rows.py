@@ -36,6 +36,20 @@ HELD_POSTGRESQL = """
        FOR UPDATE
 """
 
+
+def alone_with_postgresql(name: str, columns: str) -> str:
+    """Wait for every other transaction that asked for one of `its` by this name, in one order.
+
+    A statement of its own: the next one sees what became of the others.
+    """
+    return f"""
+        SELECT pg_advisory_xact_lock(one.number)
+          FROM (SELECT DISTINCT hashtextextended({name}, 0) AS number
+                  FROM jsonb_to_recordset(CAST(:its AS jsonb)) AS its({columns})
+                 ORDER BY number) AS one
+    """
+
+
 EXTENDED_LEASE_POSTGRESQL = """
     greatest(jobs.lease_expires_at,
              least(clock.now + jobs.held_seconds * interval '1 second',

@@ -88,16 +88,34 @@ OLDEST_CLAIMABLE = Statement(
 )
 
 # Of the first n: rows come in the order of time, unless the clock was set back between two runs.
+_OLD_DELTAS_SQLITE = """
+    SELECT count(*), max(id)
+      FROM (SELECT id, at FROM stat_deltas ORDER BY id LIMIT :n)
+     WHERE at <= :now - :window
+"""
+
 OLD_DELTAS = Statement(
-    sqlite="""
-        SELECT count(*), max(id)
-          FROM (SELECT id, at FROM stat_deltas ORDER BY id LIMIT :n)
-         WHERE at <= :now - :window
-    """,
+    sqlite=_OLD_DELTAS_SQLITE,
     postgresql=f"""
         WITH {CLOCK_POSTGRESQL}
         SELECT count(*), max(id)
           FROM (SELECT id, at FROM stat_deltas ORDER BY id LIMIT :n) AS first_ones CROSS JOIN clock
+         WHERE at <= clock.now - CAST(:window AS bigint) * interval '1 microsecond'
+    """,
+)
+
+# Of these, on PostgreSQL, the ones that no other replica folds just now: to count those too would
+# be to ask for them again and again until it has done so.
+FREE_OLD_DELTAS = Statement(
+    sqlite=_OLD_DELTAS_SQLITE,
+    postgresql=f"""
+        WITH {CLOCK_POSTGRESQL}
+        SELECT count(*), max(free.id)
+          FROM (SELECT id, at FROM stat_deltas ORDER BY id LIMIT :n) AS first_ones
+         CROSS JOIN clock
+         CROSS JOIN LATERAL (SELECT id FROM stat_deltas
+                              WHERE stat_deltas.id = first_ones.id
+                                FOR UPDATE SKIP LOCKED) AS free
          WHERE at <= clock.now - CAST(:window AS bigint) * interval '1 microsecond'
     """,
 )
@@ -183,7 +201,7 @@ async def old_deltas(session: ReadSession, window: int, limit: int) -> int:
 
 async def fold_deltas(session: WriteSession, window: int, limit: int) -> int:
     """Move counts older than `window` microseconds into the sums, at most `limit`; how many."""
-    ((number, last_id),) = await session.fetch(OLD_DELTAS, window=window, n=limit)
+    ((number, last_id),) = await session.fetch(FREE_OLD_DELTAS, window=window, n=limit)
     if number:
         await session.run(FOLD, last_id=last_id)
     return number

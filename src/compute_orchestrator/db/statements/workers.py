@@ -31,8 +31,12 @@ FORGET_UNSEEN = Statement(
     sqlite="DELETE FROM workers WHERE last_seen_at <= :now - :window",
     postgresql=f"""
         WITH {CLOCK_POSTGRESQL}
-        DELETE FROM workers USING clock
-         WHERE last_seen_at <= clock.now - CAST(:window AS bigint) * interval '1 microsecond'
+        DELETE FROM workers
+         WHERE worker_id IN (
+            SELECT worker_id FROM workers CROSS JOIN clock
+             WHERE last_seen_at <= clock.now - CAST(:window AS bigint) * interval '1 microsecond'
+               FOR UPDATE OF workers SKIP LOCKED
+        )
     """,
 )
 
