@@ -12,7 +12,7 @@ from rich.console import Console
 from bench import machine, report
 from bench.measurement import MeasurementFailed
 from bench.outcome import Outcome, Report
-from bench.scenarios import alone, big, claim_report, create
+from bench.scenarios import alone, big, claim_report, create, pickup
 from bench.scenarios.turns import Options
 
 
@@ -20,6 +20,7 @@ class Scenario(StrEnum):
     CREATE = "create"
     CLAIM_REPORT = "claim-report"
     ALONE = "alone"
+    PICKUP = "pickup"
     BIG = "big"
 
 
@@ -27,6 +28,7 @@ SCENARIOS = {
     Scenario.CREATE: create.run,
     Scenario.CLAIM_REPORT: claim_report.run,
     Scenario.ALONE: alone.run,
+    Scenario.PICKUP: pickup.run,
     Scenario.BIG: big.run,
 }
 
