@@ -38,7 +38,10 @@ class Settings(BaseSettings):
         default=4, ge=1, le=64, description="Connections that read an SQLite file."
     )
     postgres_pool_size: int = Field(
-        default=10, ge=1, le=1000, description="Connections to PostgreSQL."
+        default=10,
+        ge=1,
+        le=1000,
+        description="Connections of each server to PostgreSQL; one more carries messages.",
     )
     lease_seconds: float = Field(
         default=60,

@@ -19,6 +19,7 @@ from fastapi import FastAPI
 from sqlalchemy.exc import SQLAlchemyError
 
 from compute_orchestrator.cli.plain import first_line
+from compute_orchestrator.db.engine import parse_url
 from compute_orchestrator.main import create_app
 from compute_orchestrator.settings import Settings
 from compute_orchestrator.telemetry import configure_logging
@@ -99,7 +100,7 @@ class Server(uvicorn.Server):
         try:
             state = await self._opened.enter_async_context(lifespan)
         except (OSError, SQLAlchemyError) as error:
-            url = self._settings.database_url
+            url = parse_url(self._settings.database_url).render_as_string()  # without a password
             raise CannotStart(f"can't open the store {url}: {first_line(error)}") from error
         self.lifespan.state.update(state or {})
 

@@ -97,7 +97,11 @@ def parse_url(database_url: str) -> URL:
     except ArgumentError:
         raise UnsupportedStore("ORC_DATABASE_URL is not a database URL.") from None
     if url.drivername in ("postgresql", "postgres", "postgresql+asyncpg"):
-        return url.set(drivername="postgresql+asyncpg")
+        url = url.set(drivername="postgresql+asyncpg")
+        if "sslmode" in url.query:  # as libpq writes it; the driver calls it ssl
+            ssl = url.query["sslmode"]
+            url = url.difference_update_query(["sslmode"]).update_query_dict({"ssl": ssl})
+        return url
     if url.drivername != "sqlite+aiosqlite" or url.database in (None, "", ":memory:"):
         raise UnsupportedStore(
             "ORC_DATABASE_URL must name an SQLite file, as in sqlite+aiosqlite:///orc.db, or a "

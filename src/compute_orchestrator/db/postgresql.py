@@ -69,10 +69,11 @@ class PostgresqlStore:
     async def open(self) -> None:
         """Ask what the database is. Raises UnsupportedStore for one that is too old."""
         async with self._engine.connect() as connection:
-            version, synchronous, fsync = (
+            version, encoding, synchronous, fsync = (
                 await connection.execute(
                     text(
                         "SELECT CAST(current_setting('server_version_num') AS integer) / 10000,"
+                        " current_setting('server_encoding'),"
                         " current_setting('synchronous_commit'), current_setting('fsync')"
                     )
                 )
@@ -82,6 +83,8 @@ class PostgresqlStore:
                 f"The database is PostgreSQL {version}; the store needs {OLDEST_POSTGRESQL} "
                 "or newer."
             )
+        if encoding != "UTF8":
+            raise UnsupportedStore(f"The database is in {encoding}; the store needs UTF8.")
         self.synchronous = synchronous if fsync == "on" else "fsync off"
         self.durable = fsync == "on" and synchronous != "off"
 

@@ -62,7 +62,9 @@ class HealthService:
         try:
             async with self._transactions.read() as session:
                 return await schema_revision(session)
-        except (StoreUnavailable, SQLAlchemyError):
+        except StoreUnavailable:
+            return None
+        except SQLAlchemyError as error:
             # A probe has no data of its own that could be at fault.
-            logger.warning("the store does not answer", exc_info=True)
+            logger.warning("the store has no schema to ask: %s", getattr(error, "orig", error))
             return None

@@ -75,5 +75,5 @@ class Transactions:
 
 def _away(error: Exception) -> StoreUnavailable:
     """Log the cause, which the caller is not told."""
-    logger.warning("the store is not available: %s", getattr(error, "orig", None) or error)
+    logger.warning("the store is not available: %s", getattr(error, "orig", None) or repr(error))
     return StoreUnavailable(AWAY)
