@@ -134,6 +134,11 @@ def check_url(url: str) -> httpx.URL:
     return parsed
 
 
+def without_secrets(url: httpx.URL | str) -> str:
+    """As it may be shown: with neither user and password nor a query."""
+    return str(httpx.URL(url).copy_with(query=None, userinfo=b""))
+
+
 def is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -191,7 +196,7 @@ def _no_answer(error: httpx.HTTPError, request: httpx.Request) -> ClientError:
 
 
 def _shown(request: httpx.Request) -> str:
-    return f"{request.method} {request.url.copy_with(query=None, userinfo=b'')}"
+    return f"{request.method} {without_secrets(request.url)}"
 
 
 def _sdk() -> str:
