@@ -91,7 +91,7 @@ async def run_demo(
     view.say(f"workers: {len(crew.workers)} processes (pids {pids})")
     view.say(f"jobs: {len(files)}, one for each Python file of {library()}")
     # Short patience: a server that is gone is told by its log, not by a wait.
-    async with OrchestratorClient(crew.url, patience=Patience(attempts=3)) as client:
+    async with OrchestratorClient(crew.url, patience=Patience(total_seconds=2)) as client:
         return crew, await Run(client, view, crew, files).to_the_end()
 
 

@@ -102,7 +102,7 @@ class Caller:
             content=None if body is None else to_json(body),
             headers=_headers(body, headers),
         )
-        content = await self._patience.run(lambda: self._send(request))
+        content = await self._patience.run(lambda: self._send(request), f"{method} {path}")
         return None if content is None else _parse(content, kind, request)
 
     async def _send(self, request: httpx.Request) -> bytes | None:
