@@ -157,7 +157,9 @@ def parse_url(database_url: str) -> URL:
     try:
         url = make_url(database_url)
     except ArgumentError:
-        raise UnsupportedStore("ORC_DATABASE_URL is not a database URL.") from None
+        raise UnsupportedStore(
+            "ORC_DATABASE_URL is not a database URL, such as sqlite+aiosqlite:///orc.db."
+        ) from None
     if url.drivername != "sqlite+aiosqlite" or url.database in (None, "", ":memory:"):
         raise UnsupportedStore(
             "ORC_DATABASE_URL must name an SQLite file, as in sqlite+aiosqlite:///orc.db "
