@@ -53,6 +53,21 @@ async def test_a_job_has_these_defaults(world: World) -> None:
     assert type(job["id"]) is int
 
 
+async def test_a_number_is_written_the_same_in_every_answer(api: Api) -> None:
+    body = b'{"name": "a", "lease_seconds": 9, "timeout_seconds": 60, "retry": {"jitter": 0}}'
+    made = (await api.http.post("/jobs", content=body, headers=JSON)).text
+    for written in (
+        '"lease_seconds":9.0,"timeout_seconds":60.0',
+        '"retry":{"base_seconds":1.0,"factor":2.0,"max_seconds":3600.0,"jitter":0.0}',
+    ):
+        for answer in (
+            made,
+            (await api.http.get("/jobs/1")).text,
+            (await api.http.get("/jobs")).text,
+        ):
+            assert written in answer
+
+
 async def test_a_job_keeps_what_it_was_given(api: Api) -> None:
     given: Json = {
         "name": "bill",

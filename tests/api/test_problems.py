@@ -9,7 +9,7 @@ import pytest
 
 from compute_orchestrator.domain import errors
 from compute_orchestrator.settings import Settings
-from tests.api.calls import JSON, NOBODY, Api, ok, problem, told
+from tests.api.calls import JSON, NOBODY, Api, Json, ok, problem, told
 from tests.api.conftest import MakeWorld
 from tests.api.stores import everything
 from tests.clocks import ManualClock
@@ -98,6 +98,34 @@ async def test_validation_says_where_and_what(world: World) -> None:
     assert problem(answer, 422, "validation-error")["errors"][0]["where"] == "body"
 
 
+async def test_what_should_be_an_object_is_said_in_words_of_json(api: Api) -> None:
+    lease = await api.started()
+    for answer in (
+        await api.http.post("/jobs", json=[]),
+        await api.http.post("/jobs", json={"name": "a", "retry": 1}),
+        await api.http.patch("/queues/a", json=[]),
+        await api.try_report(lease, "failed", error="boom"),
+    ):
+        (fault,) = problem(answer, 422, "validation-error")["errors"]
+        assert fault["what"] == "must be a JSON object"
+
+
+async def test_a_detail_counts_the_faults_that_it_leaves_out(api: Api) -> None:
+    three: Json = {"name": "", "priority": 101, "max_retries": -1}
+    for faults, end in ((three, "or equal to 0"), ({**three, "tags": 1, "x": 1}, "; and 2 more")):
+        body = problem(await api.http.post("/jobs", json=faults), 422, "validation-error")
+        assert body["detail"].endswith(end)
+        assert len(body["errors"]) == len(faults)
+
+
+async def test_a_plus_that_became_a_space_is_explained(world: World) -> None:
+    answer = await world.http.get("/jobs?created_after=2026-11-23T21:45:47+00:00")
+    (fault,) = problem(answer, 422, "validation-error")["errors"]
+    assert fault["what"].endswith("; in a query, write + as %2B")
+    answer = await world.http.get("/jobs?created_after=2026-11-23%2021:45")
+    assert "%2B" not in problem(answer, 422, "validation-error")["detail"]
+
+
 async def test_a_wrong_transition_says_where_the_job_stands(api: Api) -> None:
     body = problem(await disobeyed(api), 409, "invalid-transition")
     standing = [
@@ -146,7 +174,8 @@ async def test_other_methods_are_405_and_told_which_are_allowed(world: World) ->
             named = {name.strip() for name in answer.headers["allow"].split(",")}
             assert named - {"HEAD"} == allowed, told(answer)
             if method != "HEAD":
-                problem(answer, 405, "method-not-allowed")
+                body = problem(answer, 405, "method-not-allowed")
+                assert body["detail"].endswith(f" Allowed here: {answer.headers['allow']}.")
     assert everything(world.settings) == before
 
 

@@ -391,7 +391,9 @@ async def test_a_document_over_its_limit_is_413(make_world: MakeWorld, kind: str
     wide = {"message": "é" * (limit // 2)} if kind == "error" else "é" * (limit // 2)
     lease = await api.started()
     before = everything(world.settings)
-    problem(await send(lease, sized(limit + 1)), 413, "payload-too-large")
+    told = problem(await send(lease, sized(limit + 1)), 413, "payload-too-large")
+    assert f"{limit} bytes" in told["detail"]
+    assert f"(ORC_MAX_{kind.upper()}_BYTES)" in told["detail"]
     problem(await send(lease, wide), 413, "payload-too-large")  # counted in bytes
     assert everything(world.settings) == before
     answer = await send(lease, sized(limit))
@@ -417,7 +419,8 @@ async def test_a_body_over_its_limit_is_413(make_world: MakeWorld) -> None:
     ok(await post(world, "/jobs", body), 201)
     before = everything(world.settings)
     for path in ("/jobs", "/jobs/claim", "/jobs/1/heartbeat", "/jobs/1/cancel", "/jobs/reap"):
-        problem(await post(world, path, body + " "), 413, "payload-too-large")
+        told = problem(await post(world, path, body + " "), 413, "payload-too-large")
+        assert "ORC_MAX_BODY_BYTES" in told["detail"]
     for path in ("/jobs/1/status", "/queues/a"):
         answer = await world.http.patch(path, content=body + " ", headers=JSON)
         problem(answer, 413, "payload-too-large")

@@ -77,6 +77,13 @@ def test_an_unknown_store_is_refused_in_words() -> None:
         assert refused.stderr.count("\n") == 1, words
 
 
+def test_what_is_no_url_is_refused_with_the_form_of_one() -> None:
+    refused = orc("serve", "--database-url", "orc.db")
+    assert refused.exit_code == 1
+    assert "such as sqlite+aiosqlite:///orc.db" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+
+
 def test_a_file_that_is_no_database_is_refused_in_words(tmp_path: Path, database_url: str) -> None:
     (tmp_path / "orc.db").write_bytes(b"not a database " * 100)
     for words in (["db", "upgrade"], ["db", "current"]):

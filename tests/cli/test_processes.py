@@ -44,7 +44,7 @@ class Serving:
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         assert process.stdout
         self.process = process
-        self.lines = [process.stdout.readline(), process.stdout.readline()]
+        self.lines = [process.stdout.readline() for _ in range(3)]
         found = re.search(r"listens on (http://127\.0\.0\.1:(\d+))\n", self.lines[0])
         assert found, self.lines
         self.url, self.port = found[1], int(found[2])
@@ -128,8 +128,11 @@ def database(server: Serving) -> Path:
     return Path(folder) / "orc.db"
 
 
-def test_serve_says_where_it_listens_and_where_the_docs_are(server: Serving) -> None:
+def test_serve_says_where_it_listens_and_where_its_docs_and_its_store_are(
+    server: Serving, database: Path
+) -> None:
     assert server.lines[1] == f"The docs of its API are at {server.url}/docs\n"
+    assert server.lines[2] == f"Its store is {database}\n"
     assert server.status("/docs") == 200
 
 

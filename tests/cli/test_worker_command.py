@@ -18,8 +18,8 @@ other = 7
 """
 
 
-def orc_worker(target: str) -> Result:
-    return CliRunner().invoke(app, ["worker", target], prog_name="orc")
+def orc_worker(target: str, *flags: str) -> Result:
+    return CliRunner().invoke(app, ["worker", target, *flags], prog_name="orc")
 
 
 @pytest.fixture(autouse=True)
@@ -37,6 +37,22 @@ def test_the_current_folder_is_looked_in(folder: Path) -> None:
     found = find_worker("tasks_of_a_user:app")
     assert isinstance(found, Worker)
     assert found.worker_id == "found"
+
+
+def test_the_log_level_is_info_unless_the_flag_says_else(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    levels: list[str] = []
+
+    def remember(_: Worker, *, log_level: str) -> None:
+        levels.append(log_level)
+
+    monkeypatch.setattr(Worker, "run", remember)
+    (folder / "tasks_that_log.py").write_text(GOOD)
+    assert orc_worker("tasks_that_log:app").exit_code == 0
+    assert orc_worker("tasks_that_log:app", "--log-level", "debug").exit_code == 0
+    assert orc_worker("tasks_that_log:app", "--log-level", "loud").exit_code == 2
+    assert levels == ["info", "debug"]
 
 
 @pytest.mark.parametrize("target", ["tasks", "tasks:", ":app", ""])

@@ -14,7 +14,7 @@ from compute_orchestrator.domain import errors as server_errors
 from tests.client.wires import answering
 from tests.conftest import URL
 
-QUICK = Patience(attempts=3, first_wait_seconds=0, jitter_seconds=0)
+QUICK = Patience(total_seconds=1.5, first_wait_seconds=0.01, jitter_seconds=0)
 JOB: dict[str, Any] = {"id": 1, "queue": "q", "name": "n", "status": "queued"}
 
 
@@ -123,18 +123,47 @@ async def test_a_wait_longer_than_the_patience_is_left_to_the_caller() -> None:
     assert raised.value.retry_after_seconds == 900
 
 
-async def test_a_call_is_given_up_after_its_attempts() -> None:
+async def test_a_call_is_given_up_when_the_next_try_would_come_too_late() -> None:
     calls: list[str] = []
+    patience = Patience(total_seconds=0.5, first_wait_seconds=0.1, jitter_seconds=0)
 
     def refuse(request: httpx.Request) -> httpx.Response:
         calls.append(request.headers["Idempotency-Key"])
         raise httpx.ConnectError("refused", request=request)
 
-    client = OrchestratorClient(URL, patience=QUICK, transport=answering(refuse))
+    client = OrchestratorClient(URL, patience=patience, transport=answering(refuse))
     with pytest.raises(errors.ConnectFailed):
         await client.create("resize")
-    assert len(calls) == 3
+    assert 2 <= len(calls) <= 3  # at 0, 0.1 and 0.3 s; the next would be at 0.7 s
     assert len(set(calls)) == 1
+
+
+async def test_nothing_but_time_bounds_the_patience() -> None:
+    patience = Patience(first_wait_seconds=0, longest_wait_seconds=0, jitter_seconds=0)
+    failing = [problem(500) for _ in range(50)]
+    client = client_of(*failing, httpx.Response(200, json=JOB), patience=patience)
+    assert (await client.get(1)).id == 1
+
+
+async def test_each_repeat_is_one_plain_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    overloaded = problem(503, code="overloaded")
+    await client_of(overloaded, httpx.Response(502), httpx.Response(200, json=JOB)).get(1)
+    lines = [(it.levelname, it.name, it.getMessage()) for it in caplog.records]
+    assert lines == [
+        ("WARNING", "compute_orchestrator.client", "GET /jobs/1: 503 overloaded, again in 0.0 s"),
+        ("WARNING", "compute_orchestrator.client", "GET /jobs/1: 502, again in 0.0 s"),
+    ]
+
+
+async def test_a_repeat_for_want_of_an_answer_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    def refuse(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("refused", request=request)
+
+    patience = Patience(total_seconds=0.5, first_wait_seconds=0.4, jitter_seconds=0)
+    client = OrchestratorClient(URL, patience=patience, transport=answering(refuse))
+    with pytest.raises(errors.ConnectFailed):
+        await client.create("resize")
+    assert caplog.messages == ["POST /jobs: no answer, again in 0.4 s"]
 
 
 async def test_a_long_trail_is_read_page_by_page() -> None:

@@ -1,6 +1,7 @@
 """Lost answers, and a server that goes away: cut on a socket, in front of a real HTTP server."""
 
 import asyncio
+import logging
 import socket
 import threading
 
@@ -12,7 +13,7 @@ from compute_orchestrator.client.models import Job, Status
 from tests.client.wires import LOCAL, Proxy, answering, working
 
 LEASE_SECONDS = 1.5
-QUICK = Patience(attempts=3, first_wait_seconds=0.01, jitter_seconds=0)
+QUICK = Patience(total_seconds=2, first_wait_seconds=0.01, jitter_seconds=0)
 NOT_FOUND = (
     b"HTTP/1.1 404 Not Found\r\nContent-Type: text/plain\r\nContent-Length: 9\r\n\r\nNot Found"
 )
@@ -77,7 +78,8 @@ async def test_reports_and_heartbeats_whose_answers_were_lost_have_one_effect(
 async def test_a_call_that_gets_no_answer_in_time_is_given_up() -> None:
     with socket.create_server((LOCAL, 0)) as silent:
         url = f"http://{LOCAL}:{silent.getsockname()[1]}"
-        async with OrchestratorClient(url, timeout_seconds=0.1, patience=QUICK) as client:
+        once = Patience(total_seconds=0)
+        async with OrchestratorClient(url, timeout_seconds=0.1, patience=once) as client:
             with pytest.raises(errors.CallTimedOut):
                 await client.create("task")
 
@@ -183,15 +185,32 @@ async def test_a_stranger_on_the_servers_port_costs_no_lease_whose_answer_was_lo
 
 
 async def test_a_worker_that_starts_before_its_server_waits_for_it(
-    app: Worker, straight: OrchestratorClient, proxy: Proxy
+    app: Worker,
+    straight: OrchestratorClient,
+    proxy: Proxy,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """And says once that it waits, and when that is over."""
+    caplog.set_level(logging.INFO)
+    said = asyncio.Event()
+    log = logging.getLogger("compute_orchestrator.worker")
+
+    def warn(words: str, *rest: object) -> None:
+        log.log(logging.WARNING, words, *rest)
+        said.set()
+
+    monkeypatch.setattr(log, "warning", warn)
     app.task("task")(_nothing)
     await proxy.go_away()
     async with straight, working(app):
         job = await straight.create("task")
+        await asyncio.wait_for(said.wait(), 10)
         await proxy.come()
         await proxy.record.until("PATCH /status")
         assert (await straight.get(job.id)).status == Status.SUCCEEDED
+    assert caplog.text.count("the server is away, and is asked again until it is back: ") == 1
+    assert caplog.text.count("the server is back") == 1
 
 
 async def test_a_worker_whose_server_is_away_stops_at_once_when_it_is_told() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
@@ -18,10 +19,10 @@ from tests.client.wires import LOCAL
 pytestmark = pytest.mark.process
 
 PROGRAM = """
-import asyncio, os, sys, time
+import asyncio, logging, os, sys, time
 from compute_orchestrator.client import Worker
 
-app = Worker(os.environ["URL"], lease_seconds=5, concurrency=2,
+app = Worker(os.environ["URL"], worker_id="w", lease_seconds=5, concurrency=2,
              shutdown_seconds=float(os.environ["SHUTDOWN_SECONDS"]))
 
 @app.task("idle")
@@ -52,6 +53,9 @@ async def deaf():
         except asyncio.CancelledError:
             pass
 
+if "OWN_LOG" in os.environ:
+    logging.basicConfig(format="own: %(message)s", level=logging.WARNING)
+
 if __name__ == "__main__":
     app.run()
     print("after", flush=True)
@@ -66,7 +70,7 @@ async def client(server_port: int) -> AsyncGenerator[OrchestratorClient]:
 
 @asynccontextmanager
 async def worker(
-    client: OrchestratorClient, folder: Path, shutdown_seconds: float
+    client: OrchestratorClient, folder: Path, shutdown_seconds: float, **settings: str
 ) -> AsyncGenerator[Process]:
     program = folder / "tasks.py"
     program.write_text(PROGRAM)
@@ -74,6 +78,7 @@ async def worker(
         **os.environ,
         "URL": client.url,
         "SHUTDOWN_SECONDS": str(shutdown_seconds),
+        **settings,
     }
     process = await asyncio.create_subprocess_exec(
         sys.executable, str(program), env=environment, stdout=PIPE, stderr=PIPE
@@ -138,6 +143,46 @@ async def test_a_second_signal_ends_also_a_process_whose_tasks_can_not_be_stoppe
     assert released(await client.get(stubborn.id))
     assert released(await client.get(deaf.id))
     assert printed == ""  # it was ended where it stood
+
+
+async def test_a_script_that_runs_its_worker_logs_what_happens(
+    client: OrchestratorClient, tmp_path: Path
+) -> None:
+    """And no line for each call."""
+    await client.create("finishing", {"seconds": 0})
+    async with worker(client, tmp_path, 10) as process:
+        assert process.stderr is not None
+        logged = ""
+        while "succeeded" not in logged:
+            line = (await process.stderr.readline()).decode()
+            assert line, logged
+            logged += line
+        process.send_signal(signal.SIGTERM)
+        _, rest = await process.communicate()
+    lines = (logged + rest.decode()).splitlines()
+    assert [re.sub(r"^[\d-]+ [\d:,]+ INFO    compute_orchestrator\.", "", it) for it in lines] == [
+        f"worker: worker w at {client.url.rstrip('/')}; queues default;"
+        " tasks idle, sleeping, finishing, stubborn, deaf; 2 at once",
+        "job: job 1 (finishing, attempt 1): succeeded",
+        "worker: stopping: jobs that still run: 0; they have 10 s to end, and once more hands them"
+        " back now",
+    ]
+
+
+async def test_a_script_that_has_its_own_logging_keeps_it(
+    client: OrchestratorClient, tmp_path: Path
+) -> None:
+    await client.create("unknown")
+    async with worker(client, tmp_path, 10, OWN_LOG="yes") as process:
+        assert process.stderr is not None
+        line = await process.stderr.readline()
+        process.send_signal(signal.SIGTERM)
+        _, rest = await process.communicate()
+    assert line == (
+        b"own: job 1 (unknown, attempt 1): handed back for 10.0 s:"
+        b" there is no task of this name here\n"
+    )
+    assert rest == b""
 
 
 def released(job: Job) -> bool:

@@ -310,6 +310,56 @@ async def test_a_plain_task_that_raises_after_a_cancel_request_ends_as_cancelled
     assert (done.status, done.error and done.error["message"]) == (Status.CANCELLED, "stopped")
 
 
+@pytest.mark.parametrize("returns", [False, True])
+async def test_an_async_task_obeys_by_raising_and_what_it_returns_is_a_success(
+    app: Worker, client: OrchestratorClient, wire: Wire, returns: bool
+) -> None:
+    started = asyncio.Event()
+
+    @app.task("task")
+    async def task() -> str:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            if not returns:
+                raise RuntimeError("half done") from None
+        return "as far as it came"
+
+    job = await client.create("task")
+    async with working(app):
+        await asyncio.wait_for(started.wait(), 10)
+        await client.cancel(job.id)
+        await wire.record.until(REPORT)
+    done = await client.get(job.id)
+    if returns:
+        assert (done.status, done.result) == (Status.SUCCEEDED, "as far as it came")
+    else:
+        assert (done.status, done.retry_count) == (Status.CANCELLED, 0)
+
+
+@pytest.mark.parametrize("error", [Retry(in_seconds=0), Snooze(0), Permanent("no")])
+async def test_after_a_cancel_request_whatever_is_raised_ends_the_job_as_cancelled(
+    app: Worker, client: OrchestratorClient, wire: Wire, error: Exception
+) -> None:
+    started = threading.Event()
+    looked = threading.Event()
+
+    @app.task("task")
+    def task(job: Context) -> None:
+        started.set()
+        while not job.cancel_requested:
+            looked.wait(0.02)
+        raise error
+
+    job = await client.create("task")
+    async with working(app):
+        await asyncio.to_thread(started.wait, 10)
+        await client.cancel(job.id)
+        await wire.record.until(REPORT)
+    assert (await client.get(job.id)).status == Status.CANCELLED
+
+
 @pytest.mark.parametrize("plain", [False, True])
 async def test_a_lost_lease_stops_the_task_and_its_late_report_is_not_sent(
     app: Worker, client: OrchestratorClient, wire: Wire, plain: bool

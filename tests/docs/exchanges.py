@@ -59,7 +59,9 @@ class Tokens:
             return self._in_lists(cast("list[Any]", wanted), cast("list[Any]", came), where)
         if isinstance(wanted, str) and _TOKEN.fullmatch(wanted) and isinstance(came, str):
             wanted = self.real.setdefault(wanted, came)
-        return [] if wanted == came else [f"{where}: the page has {wanted!r}, it is {came!r}"]
+        if wanted == came and isinstance(wanted, float) == isinstance(came, float):  # 1 is not 1.0
+            return []
+        return [f"{where}: the page has {wanted!r}, it is {came!r}"]
 
     def _in_objects(self, wanted: dict[str, Any], came: dict[str, Any], where: str) -> list[str]:
         rest = _REST in wanted

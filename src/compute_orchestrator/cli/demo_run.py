@@ -91,7 +91,7 @@ async def run_demo(
     view.say(f"workers: {len(crew.workers)} processes (pids {pids})")
     view.say(f"jobs: {len(files)}, one for each Python file of {library()}")
     # Short patience: a server that is gone is told by its log, not by a wait.
-    async with OrchestratorClient(crew.url, patience=Patience(attempts=3)) as client:
+    async with OrchestratorClient(crew.url, patience=Patience(total_seconds=2)) as client:
         return crew, await Run(client, view, crew, files).to_the_end()
 
 
@@ -193,7 +193,7 @@ class Run:
             running = await self._client.list_jobs(status="running", limit=1)
             holder = next((job.locked_by for job in running.jobs), None)
             if holder is not None and (held := await self._kill_while_it_holds(holder)):
-                await asyncio.gather(*(self._follow(job) for job in held))
+                await asyncio.gather(*(follow(self._client, self._view, job) for job in held))
                 return
 
     async def _kill_while_it_holds(self, name: str) -> list[Job]:
@@ -218,17 +218,28 @@ class Run:
         self._view.say(f"killed: {name} (pid {worker.pid}) with -9; it holds {shown(held)}")
         return held
 
-    async def _follow(self, held: Job) -> None:
-        """Say when another worker has it, and when it is done."""
-        job = held
-        while job.locked_by == self._killed or job.locked_by is None:
-            await asyncio.sleep(LOOK_SECONDS)
-            job = await self._client.get(held.id)
-        self._view.say(f"recovered: {shown([held])}; {job.locked_by} has it, attempt {job.attempt}")
-        while not job.is_final:
-            await asyncio.sleep(LOOK_SECONDS)
-            job = await self._client.get(held.id)
-        self._view.say(f"done: {shown([held])}; {job.status} by {job.locked_by}")
+
+async def follow(client: OrchestratorClient, view: View, held: Job) -> None:
+    """Say when it is back in its queue, when another worker has it, and when it is done.
+
+    A worker that is quick may take it between two looks; then its time in the queue is not said.
+    """
+    job = held
+    while job.locked_by == held.locked_by:
+        job = await look_again(client, held)
+    if job.locked_by is None:
+        view.say(f"requeued: {shown([held])}; back in its queue, behind those that wait")
+    while job.locked_by is None:
+        job = await look_again(client, held)
+    view.say(f"recovered: {shown([held])}; {job.locked_by} has it, attempt {job.attempt}")
+    while not job.is_final:
+        job = await look_again(client, held)
+    view.say(f"done: {shown([held])}; {job.status} by {job.locked_by}")
+
+
+async def look_again(client: OrchestratorClient, job: Job) -> Job:
+    await asyncio.sleep(LOOK_SECONDS)
+    return await client.get(job.id)
 
 
 def shown(jobs: Iterable[Job]) -> str:

@@ -10,16 +10,17 @@ import math
 import signal
 import socket
 from contextlib import AsyncExitStack
+from pathlib import Path
 from types import FrameType
 from typing import Final
 
 import typer
 import uvicorn
 from fastapi import FastAPI
+from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from compute_orchestrator.cli.plain import first_line
-from compute_orchestrator.db.engine import parse_url
 from compute_orchestrator.main import create_app
 from compute_orchestrator.settings import Settings
 from compute_orchestrator.telemetry import configure_logging
@@ -100,8 +101,8 @@ class Server(uvicorn.Server):
         try:
             state = await self._opened.enter_async_context(lifespan)
         except (OSError, SQLAlchemyError) as error:
-            url = parse_url(self._settings.database_url).render_as_string()  # without a password
-            raise CannotStart(f"can't open the store {url}: {first_line(error)}") from error
+            store = shown_store(self._settings.database_url)
+            raise CannotStart(f"can't open the store {store}: {first_line(error)}") from error
         self.lifespan.state.update(state or {})
 
     def _announce(self, port: int) -> None:
@@ -109,6 +110,15 @@ class Server(uvicorn.Server):
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         typer.echo(f"Compute Orchestrator listens on {url}")
         typer.echo(f"The docs of its API are at {url}/docs")
+        typer.echo(f"Its store is {shown_store(self._settings.database_url)}")
+
+
+def shown_store(database_url: str) -> str:
+    """Where the store is: the whole path of a file, else the URL without what is secret in it."""
+    url = make_url(database_url)
+    if url.get_backend_name() == "sqlite":
+        return str(Path(url.database or "").resolve())
+    return url.set(query={}).render_as_string()
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -5,7 +5,7 @@ import traceback
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -19,9 +19,14 @@ def worker(
     target: Annotated[
         str, typer.Argument(metavar="MODULE:APP", help="For example tasks:app, from this folder.")
     ],
+    *,
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        typer.Option(help="The least severe line that is logged."),
+    ] = "info",
 ) -> None:
     """Claim jobs and run their tasks, until Ctrl-C or SIGTERM."""
-    find_worker(target).run()
+    find_worker(target).run(log_level=log_level)
 
 
 def find_worker(target: str) -> "Worker":

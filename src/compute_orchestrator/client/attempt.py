@@ -1,6 +1,7 @@
 """One run of one job: check its payload, run its task, keep its lease, report what came of it."""
 
 import asyncio
+import logging
 from functools import partial
 
 import anyio
@@ -10,7 +11,7 @@ from compute_orchestrator.client.client import OrchestratorClient
 from compute_orchestrator.client.context import Context, JobLog, Notes
 from compute_orchestrator.client.errors import ClientError
 from compute_orchestrator.client.keeper import Keeper
-from compute_orchestrator.client.models import ClaimedJob, Status
+from compute_orchestrator.client.models import ClaimedJob, Job, Status
 from compute_orchestrator.client.outcomes import (
     Ended,
     PayloadMismatch,
@@ -19,8 +20,10 @@ from compute_orchestrator.client.outcomes import (
     Retry,
     Snooze,
     Stopped,
+    became,
     end_of,
     end_of_plain,
+    in_short,
     report_of,
     second_best,
 )
@@ -61,6 +64,7 @@ class Attempt:
         )
         self._function: asyncio.Task[None] | None = None
         self._ended: Ended | None = None
+        self._reason = ""
         self._in_thread = False
         self._reporting = False
         self._handed_back = asyncio.Event()
@@ -87,9 +91,9 @@ class Attempt:
     async def _work(self) -> Report | None:
         """Run the task. None where there is nothing left to report."""
         if self._handed_back.is_set():
-            return Report.released()
+            return self._release()
         if self._task is None:
-            self.log.warning("no task of this name here; released for %g s", UNKNOWN_NAME_SECONDS)
+            self._reason = "there is no task of this name here"
             return Report.released(run_in_seconds=UNKNOWN_NAME_SECONDS)
         try:
             arguments = self._task.bind(self.job.payload, self._context)
@@ -132,26 +136,30 @@ class Attempt:
             return None
         match self._ended:
             case None:
-                return Report.released()
+                return self._release()
             case Stopped() if self._context.cancel_requested:
                 return Report.cancelled()
             case Stopped() if self._handed_back.is_set():
-                return Report.released()
+                return self._release()
             case Raised(error) if self._handed_back.is_set() and not _is_chosen(error):
                 # It broke because it was stopped; that must cost no retry.
-                return Report.released()
+                return self._release()
+            case Raised(error) | Stopped(error) as ended:
+                self._reason = in_short(error)
+                self.log.debug("ended by", exc_info=error)
+                return report_of(ended)
             case ended:
-                self._log_end(ended)
                 return report_of(ended)
 
-    def _log_end(self, ended: Ended) -> None:
-        match ended:
-            case Raised(error) if _is_chosen(error):
-                self.log.info("%s: %s", type(error).__name__, error)
-            case Raised(error):
-                self.log.warning("failed", exc_info=error)
-            case _:
-                self.log.debug("ended")
+    def _release(self) -> Report:
+        self._reason = "the worker stops"
+        return Report.released()
+
+    def _log_end(self, report: Report, job: Job) -> None:
+        is_trouble = report.status is Status.FAILED or self._task is None
+        level = logging.WARNING if is_trouble else logging.INFO
+        reason = f": {self._reason}" if self._reason else ""
+        self.log.log(level, "%s%s", became(report, job), reason)
 
     async def _deliver(self, report: Report) -> None:
         """Repeat the report until it has a definite answer.
@@ -167,7 +175,7 @@ class Attempt:
         while True:
             is_last = self._keeper.lost
             try:
-                await self._client.report(self.job, report)
+                job = await self._client.report(self.job, report)
             except DEFINITE as error:
                 instead = second_best(report, error)
                 if instead is None:
@@ -183,6 +191,7 @@ class Attempt:
                 self.log.warning("not reported yet, again in %.1f s: %s", wait, error)
                 await asyncio.sleep(wait)
             else:
+                self._log_end(report, job)
                 return
 
     def _lose(self) -> None:

@@ -102,7 +102,7 @@ class Caller:
             content=None if body is None else to_json(body),
             headers=_headers(body, headers),
         )
-        content = await self._patience.run(lambda: self._send(request))
+        content = await self._patience.run(lambda: self._send(request), f"{method} {path}")
         return None if content is None else _parse(content, kind, request)
 
     async def _send(self, request: httpx.Request) -> bytes | None:
@@ -132,6 +132,11 @@ def check_url(url: str) -> httpx.URL:
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise ValueError(f"{url!r} is not of the form http://host:port")
     return parsed
+
+
+def without_secrets(url: httpx.URL | str) -> str:
+    """As it may be shown: with neither user and password nor a query."""
+    return str(httpx.URL(url).copy_with(query=None, userinfo=b""))
 
 
 def is_loopback(host: str) -> bool:
@@ -191,7 +196,7 @@ def _no_answer(error: httpx.HTTPError, request: httpx.Request) -> ClientError:
 
 
 def _shown(request: httpx.Request) -> str:
-    return f"{request.method} {request.url.copy_with(query=None, userinfo=b'')}"
+    return f"{request.method} {without_secrets(request.url)}"
 
 
 def _sdk() -> str:

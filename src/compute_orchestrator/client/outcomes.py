@@ -10,7 +10,7 @@ from pydantic_core import to_jsonable_python
 
 from compute_orchestrator.client.calls import to_json
 from compute_orchestrator.client.errors import ClientError
-from compute_orchestrator.client.models import Json, Status
+from compute_orchestrator.client.models import Job, Json, Status
 from compute_orchestrator.client.reports import Report
 from compute_orchestrator.client.retries import CONTENT_REFUSED
 
@@ -20,6 +20,8 @@ LONGEST_SECONDS = 31_536_000
 LONGEST_TRACEBACK = 8_000
 LONGEST_MESSAGE = 1_000
 LONGEST_TYPE = 200
+
+LONGEST_LOGGED = 200
 
 
 class Retry(Exception):
@@ -38,7 +40,7 @@ class Snooze(Exception):
     """Raise it to hand the job back until later; it costs no retry."""
 
     def __init__(self, seconds: float) -> None:
-        super().__init__(f"snoozed for {seconds} s")
+        super().__init__(f"snoozed for {seconds:g} s")
         self.seconds = _check_seconds(seconds)
 
 
@@ -127,6 +129,39 @@ def describe(error: BaseException) -> dict[str, object]:
         lines = "".join(traceback.format_exception(type(error), error, own))
         described["traceback"] = _clean(lines)[-LONGEST_TRACEBACK:]
     return described
+
+
+def became(report: Report, job: Job) -> str:
+    """What the report made of the job, in words for the log."""
+    match report.status, job.status:
+        case Status.FAILED, Status.QUEUED:
+            return (
+                f"failed, runs again in {_wait_of(job):.1f} s"
+                f" (retry {job.retry_count} of {job.max_retries})"
+            )
+        case Status.FAILED, Status.FAILED:
+            return "failed for good"
+        case Status.FAILED, Status.EXHAUSTED:
+            return "failed, and its retries are used up"
+        case Status.QUEUED, Status.QUEUED:
+            return "handed back" + (f" for {_wait_of(job):.1f} s" if _wait_of(job) else "")
+        case _, Status.CANCELLED:
+            return "cancelled, as was asked for"
+        case said, stands:  # a report that was repeated: the job may have gone on since
+            return str(said) if said == stands else f"reported as {said}, and is {stands} by now"
+
+
+def _wait_of(job: Job) -> float:
+    """How long it is kept back from now on, by the server's clock."""
+    if job.run_at is None or job.updated_at is None:
+        return 0.0
+    return max(0.0, (job.run_at - job.updated_at).total_seconds())
+
+
+def in_short(error: BaseException) -> str:
+    """The error on one line of the log."""
+    words = f"{type(error).__qualname__}: {_message(error)}"
+    return _shown(" ".join(words.split()), LONGEST_LOGGED)
 
 
 def _message(error: BaseException) -> str:

@@ -1,8 +1,10 @@
 """When a call is repeated, and after what wait.
 
-`Patience` is for one call: a bounded number of repeats. `Backoff` is for loops that never give up.
+`Patience` is for one call, and has an end. `Backoff` is for loops that never give up.
 """
 
+import asyncio
+import logging
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -10,9 +12,8 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
-import stamina
-
 from compute_orchestrator.client.errors import (
+    ClientError,
     InvalidTransition,
     JobNotFound,
     LeaseLost,
@@ -25,6 +26,8 @@ from compute_orchestrator.client.errors import (
 )
 
 T = TypeVar("T")
+
+logger = logging.getLogger("compute_orchestrator.client")
 
 TOO_MANY_REQUESTS = 429
 
@@ -65,33 +68,38 @@ def parse_retry_after(value: str | None) -> float | None:
 class Patience:
     """How long one call is repeated until it is given up."""
 
-    attempts: int = 8
     total_seconds: float = 30.0
     first_wait_seconds: float = 0.1
     longest_wait_seconds: float = 5.0
     jitter_seconds: float = 0.5
 
-    async def run(self, call: Callable[[], Awaitable[T]]) -> T:
-        caller = stamina.AsyncRetryingCaller(
-            attempts=self.attempts,
-            timeout=self.total_seconds,
-            wait_initial=self.first_wait_seconds,
-            wait_max=self.longest_wait_seconds,
-            wait_jitter=self.jitter_seconds,
-        )
-        return await caller(self._repeat, call)
+    async def run(self, call: Callable[[], Awaitable[T]], name: str) -> T:
+        """The call's answer, or its last error once the next try would come too late."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.total_seconds
+        growing = self.first_wait_seconds
+        while True:
+            try:
+                return await call()
+            except ClientError as error:
+                wait = max(growing, asked_wait(error) or 0) + self._jitter()
+                if not is_passing(error) or loop.time() + wait > deadline:
+                    raise
+                logger.warning("%s: %s, again in %.1f s", name, _in_short(error), wait)
+            growing = min(2 * growing, self.longest_wait_seconds)
+            await asyncio.sleep(wait)
 
-    def _repeat(self, error: Exception) -> bool | float:
-        """True for stamina's own backoff, or the wait that the server asked for."""
-        asked = asked_wait(error)
-        if not is_passing(error) or asked is None:
-            return is_passing(error)
-        if asked > self.total_seconds:
-            return False
-        return asked + random.uniform(0, self.jitter_seconds)  # noqa: S311 - spreads load, keeps no secret
+    def _jitter(self) -> float:
+        return random.uniform(0, self.jitter_seconds)  # noqa: S311 - spreads load, keeps no secret
 
 
-ONE_TRY = Patience(attempts=1)
+ONE_TRY = Patience(total_seconds=0)
+
+
+def _in_short(error: ClientError) -> str:
+    if not isinstance(error, Problem):
+        return "no answer"
+    return f"{error.status} {error.code}" if error.code else str(error.status)
 
 
 class Backoff:

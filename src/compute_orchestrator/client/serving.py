@@ -14,8 +14,15 @@ from dataclasses import dataclass
 import anyio
 
 from compute_orchestrator.client.attempt import Attempt
+from compute_orchestrator.client.calls import without_secrets
 from compute_orchestrator.client.client import OrchestratorClient, new_id
-from compute_orchestrator.client.errors import ClientError, ConnectFailed, Overloaded, ShuttingDown
+from compute_orchestrator.client.errors import (
+    ClientError,
+    ConnectFailed,
+    NoAnswer,
+    Overloaded,
+    ShuttingDown,
+)
 from compute_orchestrator.client.models import ClaimedJob
 from compute_orchestrator.client.retries import Backoff, is_passing
 from compute_orchestrator.client.tasks import Task
@@ -73,6 +80,7 @@ class Serving:
 
     async def run(self) -> None:
         """Until `stop()`. Cancelled from outside it releases at once, then lets go."""
+        self._tell_start()
         claiming = asyncio.create_task(self._claim_until_stopped())
         claiming.add_done_callback(lambda _: self._stop.set())  # it never ends before, but by a bug
         try:
@@ -164,7 +172,12 @@ class Serving:
         return self._stop.is_set()
 
     async def _drain(self, claiming: "asyncio.Task[None]") -> None:
-        logger.info("stopping; %d jobs are running", len(self._running))
+        logger.info(
+            "stopping: jobs that still run: %d; they have %g s to end, and once more hands them"
+            " back now",
+            len(self._running),
+            self._plan.shutdown_seconds,
+        )
         asyncio.get_running_loop().call_later(RELEASE_SECONDS, claiming.cancel)
         at_once = asyncio.create_task(self._at_once.wait())
         await self._until_idle(claiming, self._plan.shutdown_seconds, unless=at_once)
@@ -195,13 +208,26 @@ class Serving:
                     if unless is not None and unless.done():
                         return
 
+    def _tell_start(self) -> None:
+        plan = self._plan
+        logger.info(
+            "worker %s at %s; queues %s; tasks %s; %d at once",
+            plan.worker_id,
+            without_secrets(self._client.url),
+            ", ".join(plan.queues),
+            ", ".join(plan.tasks),
+            plan.concurrency,
+        )
+
     def _tell_away(self, error: ClientError) -> None:
         """Once for each time that the server goes away, not at each try."""
-        if not self._away:
+        if not self._away and isinstance(error, NoAnswer):
+            logger.warning("the server is away, and is asked again until it is back: %s", error)
+        elif not self._away:
             logger.warning("claiming fails, and is tried again: %s", error)
         self._away = True
 
     def _tell_back(self) -> None:
         if self._away:
-            logger.info("claiming works again")
+            logger.info("the server is back: claiming works again")
         self._away = False

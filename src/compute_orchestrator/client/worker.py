@@ -23,6 +23,7 @@ import httpx
 
 from compute_orchestrator.client.calls import check_url
 from compute_orchestrator.client.client import OrchestratorClient
+from compute_orchestrator.client.logs import LogLevel, log_to_stderr
 from compute_orchestrator.client.names import check_segment, new_worker_id
 from compute_orchestrator.client.retries import ONE_TRY
 from compute_orchestrator.client.serving import Plan, Serving
@@ -114,13 +115,17 @@ class Worker:
         if self._loop is not None and self._serving is not None:
             self._loop.call_soon_threadsafe(self._serving.stop)
 
-    def run(self) -> None:
+    def run(self, *, log_level: LogLevel = "info") -> None:
         """Work until SIGTERM or SIGINT; a second signal releases at once. For the main thread.
+
+        What happens is logged to standard error, from `log_level` on, unless the program has set
+        up its logging itself.
 
         A thread can't be stopped from outside. Where a plain function still runs when everything
         else is over, its job was released, and the process is ended by `os._exit(0)`: without
         `atexit` and without what stands after `run()`.
         """
+        log_to_stderr(log_level)
         teardown = threading.Timer(TEARDOWN_SECONDS, _leave)
         teardown.daemon = True
         asyncio.run(self._serve_until_signal(teardown))

@@ -95,7 +95,9 @@ def parse_url(database_url: str) -> URL:
     try:
         url = make_url(database_url)
     except ArgumentError:
-        raise UnsupportedStore("ORC_DATABASE_URL is not a database URL.") from None
+        raise UnsupportedStore(
+            "ORC_DATABASE_URL is not a database URL, such as sqlite+aiosqlite:///orc.db."
+        ) from None
     if url.drivername in ("postgresql", "postgres", "postgresql+asyncpg"):
         url = url.set(drivername="postgresql+asyncpg")
         if "sslmode" in url.query:  # as libpq writes it; the driver calls it ssl

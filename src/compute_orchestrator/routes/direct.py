@@ -103,5 +103,5 @@ def _checked_body(model: type[BaseModel], request: CheckedRequest) -> BaseModel:
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False)
         raise validation_failed(
-            [{"loc": ("body", *fault["loc"]), "msg": fault["msg"]} for fault in found]
+            [{**fault, "loc": ("body", *fault["loc"])} for fault in found]
         ) from None

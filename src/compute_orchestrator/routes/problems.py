@@ -39,6 +39,11 @@ ROUTER_CODES: Final[Mapping[int, tuple[str, str]]] = {
     405: ("method-not-allowed", "This method is not allowed here"),
 }
 
+# Pydantic's kinds of fault where something else stands in the place of an object.
+NO_OBJECT: Final = frozenset({"model_type", "model_attributes_type", "dict_type"})
+
+MOST_IN_DETAIL: Final = 3
+
 INTERNAL: Final = "The server failed over this request. The log says more."
 
 
@@ -91,11 +96,17 @@ def _problem(
 
 def validation_failed(found: Sequence[Any]) -> errors.ValidationFailed:
     """Pydantic's errors as ours: where, and what."""
-    faults = [
-        (where(fault["loc"]), str(fault["msg"]).removeprefix("Value error, ")) for fault in found
-    ]
-    listed = "; ".join(f"{place}: {what}" for place, what in faults[:3])
-    return errors.ValidationFailed(f"The request is not valid. {listed}", faults)
+    faults = [(where(fault["loc"]), _what(fault)) for fault in found]
+    listed = [f"{place}: {what}" for place, what in faults[:MOST_IN_DETAIL]]
+    if len(faults) > MOST_IN_DETAIL:
+        listed.append(f"and {len(faults) - MOST_IN_DETAIL} more")
+    return errors.ValidationFailed(f"The request is not valid. {'; '.join(listed)}", faults)
+
+
+def _what(fault: Mapping[str, Any]) -> str:
+    if fault["type"] in NO_OBJECT:
+        return "must be a JSON object"
+    return str(fault["msg"]).removeprefix("Value error, ")
 
 
 def where(location: Sequence[str | int]) -> str:
@@ -117,6 +128,7 @@ async def _on_router_error(request: Request, error: HTTPException) -> Response:
     headers = dict(error.headers or {})
     if error.status_code == 405:
         headers["Allow"] = ", ".join(_methods_of(request))
+        detail = f"{detail}. Allowed here: {headers['Allow']}."
     return _problem(error.status_code, code, title, detail, headers=headers)
 
 

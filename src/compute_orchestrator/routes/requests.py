@@ -238,7 +238,9 @@ async def _receive(request: Request, max_body_bytes: int) -> bytes:
         if not message.get("more_body", False):
             break
     if size > max_body_bytes:
-        raise PayloadTooLarge(f"The body may have {max_body_bytes} bytes, not more.")
+        raise PayloadTooLarge(
+            f"The body may have {max_body_bytes} bytes, not more (ORC_MAX_BODY_BYTES)."
+        )
     return b"".join(chunks)
 
 

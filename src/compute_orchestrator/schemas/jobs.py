@@ -131,9 +131,9 @@ EXAMPLE_JOB: JsonDict = {
     "lease_seconds": None,
     "timeout_seconds": None,
     "retry": {
-        "base_seconds": 1,
-        "factor": 2,
-        "max_seconds": 3600,
+        "base_seconds": 1.0,
+        "factor": 2.0,
+        "max_seconds": 3600.0,
         "jitter": 0.2,
     },
     "locked_by": None,
@@ -306,7 +306,8 @@ def _moment(moment: Micros | None) -> str:
 
 
 def _number(number: float | None) -> str:
-    return "null" if number is None else repr(number)
+    # What was just inserted comes back from SQLite as it was bound, an int too.
+    return "null" if number is None else repr(float(number))
 
 
 def _heavy(field: str, text: str | None, omitted: Collection[str]) -> str:
@@ -324,8 +325,9 @@ def job_json(job: Job, *, with_token: bool = False, omitted: Collection[str] = (
         f'"release_count":{job.release_count},"run_at":"{format_moment(job.run_at)}",'
         f'"lease_seconds":{_number(job.lease_seconds)},'
         f'"timeout_seconds":{_number(job.timeout_seconds)},'
-        f'"retry":{{"base_seconds":{job.retry_base_seconds!r},"factor":{job.retry_factor!r},'
-        f'"max_seconds":{job.retry_max_seconds!r},"jitter":{job.retry_jitter!r}}},'
+        f'"retry":{{"base_seconds":{_number(job.retry_base_seconds)},'
+        f'"factor":{_number(job.retry_factor)},"max_seconds":{_number(job.retry_max_seconds)},'
+        f'"jitter":{_number(job.retry_jitter)}}},'
         f'"locked_by":{quoted(job.locked_by) if job.locked_by is not None else "null"},'
         f'"locked_at":{_moment(job.locked_at)},'
         f'"last_heartbeat_at":{_moment(job.last_heartbeat_at)},'

@@ -69,7 +69,9 @@ def parse_moment(value: Any) -> Micros:
     """An RFC 3339 time with an offset."""
     match = _RFC3339.fullmatch(value) if isinstance(value, str) else None
     if match is None:
-        raise ValueError("must be an RFC 3339 time with an offset, as 2026-11-23T21:45:47Z")
+        lost_plus = isinstance(value, str) and value[10:11] in ("T", "t") and value[-6:-5] == " "
+        hint = "; in a query, write + as %2B" if lost_plus else ""
+        raise ValueError(f"must be an RFC 3339 time with an offset, as 2026-11-23T21:45:47Z{hint}")
     date, clock, fraction, offset = match.groups()
     leap = clock.endswith(":60")  # RFC 3339 knows leap seconds, Python does not
     clock = f"{clock[:-2]}59" if leap else clock
@@ -152,5 +154,7 @@ def fits(text: JsonText | None, largest: int, what: str) -> JsonText | None:
     Raises PayloadTooLarge.
     """
     if text is not None and 4 * len(text) > largest and len(text.encode()) > largest:
-        raise PayloadTooLarge(f"The {what} may have {largest} bytes as JSON, not more.")
+        raise PayloadTooLarge(
+            f"The {what} may have {largest} bytes as JSON, not more (ORC_MAX_{what.upper()}_BYTES)."
+        )
     return text
