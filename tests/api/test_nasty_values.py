@@ -339,6 +339,11 @@ NO_INTEGER: Final = {
 OUTSIDE: Final = {"empty": "", "0": "0", "1001": "1001"}
 IN_QUERY_NAME: Final = NO_UTF_8 | CONTROLS | LONG | {"empty": ""}
 IN_QUERY_COUNT: Final = NO_UTF_8 | CONTROLS | NO_INTEGER | OUTSIDE
+IN_QUERY_SECONDS: Final = {
+    name: value
+    for name, value in (NO_UTF_8 | CONTROLS | NO_INTEGER | {"empty": "", "61": "61"}).items()
+    if name != "fraction"
+}
 IN_QUERY_CHOICE: Final = NO_UTF_8 | CONTROLS | LONG | {"empty": "", "word": "no", "1": "1"}
 IN_QUERY_TIME: Final = (
     NO_UTF_8
@@ -372,6 +377,7 @@ QUERIES: Final[Mapping[str, Mapping[str, Mapping[str, str]]]] = {
         "limit": IN_QUERY_COUNT,
         "cursor": IN_QUERY_CURSOR,
     },
+    "GET /jobs/{id}": {"wait_seconds": IN_QUERY_SECONDS},
     "GET /jobs/{id}/events": {"limit": IN_QUERY_COUNT, "cursor": IN_QUERY_CURSOR},
     "POST /jobs/{id}/cancel": {"force": IN_QUERY_CHOICE},
     "POST /jobs/{id}/retry": {"again": IN_QUERY_CHOICE},

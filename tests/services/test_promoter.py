@@ -6,7 +6,11 @@ from collections.abc import AsyncGenerator
 import pytest
 
 from compute_orchestrator.domain.retry import Failed, Released
-from compute_orchestrator.services.promoter import LONGEST_SLEEP_SECONDS, PROMOTE_LIMIT
+from compute_orchestrator.services.promoter import (
+    LONGEST_SLEEP_SECONDS,
+    PROMOTE_LIMIT,
+    SHORTEST_SLEEP_SECONDS,
+)
 from tests.builders import report
 from tests.clocks import ManualClock
 from tests.store.house import House
@@ -96,7 +100,7 @@ async def test_what_is_due_when_it_looks_is_not_slept_over(house: House) -> None
     await house.promoter.promote_once()
     house.clock.move(100)
     rest = asyncio.create_task(house.promoter.rest())
-    assert await house.clock.sleeps.get() == 0
+    assert await house.clock.sleeps.get() == SHORTEST_SLEEP_SECONDS
     rest.cancel()
     await asyncio.wait([rest])
 

@@ -233,9 +233,10 @@ async def test_the_store_knows_whether_a_power_cut_can_lose_a_commit(
     other: asyncpg.Connection, pooled: Store, level: str
 ) -> None:
     database = await other.fetchval("SELECT current_database()")
-    await other.execute(f"ALTER DATABASE {database} SET synchronous_commit = {level}")
     synced = await other.fetchval("SELECT current_setting('fsync')") == "on"
+    await other.execute(f"ALTER DATABASE {database} SET synchronous_commit = {level}")
     await pooled.open()
+    await other.execute(f"ALTER DATABASE {database} RESET synchronous_commit")
     assert pooled.synchronous == (level if synced else "fsync off")
     assert pooled.durable is (synced and level != "off")
 

@@ -3,7 +3,6 @@
 `Patience` is for one call, and has an end. `Backoff` is for loops that never give up.
 """
 
-import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable
@@ -12,8 +11,15 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception,
+    stop_before_delay,
+    wait_exponential,
+)
+
 from compute_orchestrator.client.errors import (
-    ClientError,
     InvalidTransition,
     JobNotFound,
     LeaseLost,
@@ -38,14 +44,14 @@ CONTENT_REFUSED = (ValidationFailed, PayloadTooLarge)
 DEFINITE = (LeaseLost, InvalidTransition, JobNotFound, *CONTENT_REFUSED)
 
 
-def is_passing(error: Exception) -> bool:
+def is_passing(error: BaseException) -> bool:
     """Whether the same call may do better later. Every call may be repeated without harm."""
     if isinstance(error, NoAnswer | ServerFailed | RequestTimeout):
         return True
     return isinstance(error, Problem) and error.status == TOO_MANY_REQUESTS
 
 
-def asked_wait(error: Exception) -> float | None:
+def asked_wait(error: BaseException | None) -> float | None:
     """The wait that the answer asks for (`Retry-After`)."""
     return error.retry_after_seconds if isinstance(error, Problem) else None
 
@@ -75,31 +81,39 @@ class Patience:
 
     async def run(self, call: Callable[[], Awaitable[T]], name: str) -> T:
         """The call's answer, or its last error once the next try would come too late."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self.total_seconds
-        growing = self.first_wait_seconds
-        while True:
-            try:
-                return await call()
-            except ClientError as error:
-                wait = max(growing, asked_wait(error) or 0) + self._jitter()
-                if not is_passing(error) or loop.time() + wait > deadline:
-                    raise
-                logger.warning("%s: %s, again in %.1f s", name, _in_short(error), wait)
-            growing = min(2 * growing, self.longest_wait_seconds)
-            await asyncio.sleep(wait)
+        repeating = AsyncRetrying(
+            retry=retry_if_exception(is_passing),
+            wait=self._wait,
+            stop=stop_before_delay(self.total_seconds),
+            before_sleep=lambda state: _tell(name, state),
+            reraise=True,
+        )
 
-    def _jitter(self) -> float:
-        return random.uniform(0, self.jitter_seconds)  # noqa: S311 - spreads load, keeps no secret
+        async def once() -> T:  # of a lambda it can't be told that it is to be awaited
+            return await call()
+
+        return await repeating(once)
+
+    def _wait(self, state: RetryCallState) -> float:
+        """Doubling up to a limit, and no shorter than the server asks for; then the jitter."""
+        growing = wait_exponential(self.first_wait_seconds, max=self.longest_wait_seconds)(state)
+        jitter = random.uniform(0, self.jitter_seconds)  # noqa: S311 - spreads load, keeps no secret
+        return max(growing, asked_wait(_error_of(state)) or 0) + jitter
 
 
 ONE_TRY = Patience(total_seconds=0)
 
 
-def _in_short(error: ClientError) -> str:
-    if not isinstance(error, Problem):
-        return "no answer"
-    return f"{error.status} {error.code}" if error.code else str(error.status)
+def _tell(name: str, state: RetryCallState) -> None:
+    error = _error_of(state)
+    what = "no answer"
+    if isinstance(error, Problem):
+        what = f"{error.status} {error.code}" if error.code else str(error.status)
+    logger.warning("%s: %s, again in %.1f s", name, what, state.upcoming_sleep)
+
+
+def _error_of(state: RetryCallState) -> BaseException | None:
+    return None if state.outcome is None else state.outcome.exception()
 
 
 class Backoff:

@@ -9,6 +9,7 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     Float,
+    Identity,
     Index,
     Integer,
     MetaData,
@@ -20,7 +21,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSON, TIMESTAMP
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-Identity = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers only INTEGER by itself
+Number = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers only INTEGER by itself
 Instant = BigInteger().with_variant(TIMESTAMP(timezone=True), "postgresql")
 # json, not jsonb, which reorders keys and refuses \u0000.
 JsonText = Text().with_variant(JSON, "postgresql")
@@ -31,6 +32,17 @@ DELAYED = "status = 'queued' AND delayed = 1"
 RUNNING = "status = 'running'"
 RUNNING_BY_REQUEST = "status = 'running' AND request_id IS NOT NULL"
 FINISHED = "finished_at IS NOT NULL"
+
+# Room in each page for the next version of its rows: without it a heartbeat moves the row, and then
+# it writes to every index.
+UPDATED_OFTEN = {"fillfactor": 70}
+# A share of the whole table would let a long past decide how many dead versions the claim walks
+# over; with these a vacuum comes after so many, however many jobs are kept.
+VACUUMED_OFTEN = {
+    "autovacuum_vacuum_scale_factor": 0.01,
+    "autovacuum_vacuum_threshold": 2_000,
+    "autovacuum_analyze_scale_factor": 0.02,
+}
 
 STATUSES = "('queued', 'running', 'succeeded', 'failed', 'exhausted', 'cancelled')"
 
@@ -50,7 +62,7 @@ class JobRecord(Base):
 
     __tablename__ = "jobs"
 
-    id: Mapped[int] = mapped_column(Identity, primary_key=True)
+    id: Mapped[int] = mapped_column(Number, Identity(), primary_key=True)
     queue: Mapped[str] = mapped_column(Text)
     name: Mapped[str] = mapped_column(Text)
     payload: Mapped[str | None] = mapped_column(JsonText)
@@ -124,7 +136,7 @@ class JobRecord(Base):
             postgresql_where=text(FINISHED),
         ),
         # Without it SQLite gives the id of a deleted job to a new one.
-        {"sqlite_autoincrement": True},
+        {"sqlite_autoincrement": True, "postgresql_with": UPDATED_OFTEN | VACUUMED_OFTEN},
     )
 
 
@@ -143,7 +155,7 @@ class JobEventRecord(Base):
 
     __tablename__ = "job_events"
 
-    id: Mapped[int] = mapped_column(Identity, primary_key=True)
+    id: Mapped[int] = mapped_column(Number, Identity(), primary_key=True)
     job_id: Mapped[int] = mapped_column(BigInteger)
     action: Mapped[str] = mapped_column(String(16))
     from_status: Mapped[str | None] = mapped_column(String(16))
@@ -173,8 +185,9 @@ class StatDeltaRecord(Base):
     """Counts not folded yet: one row a transaction, queue and move. Never updated, so no lock."""
 
     __tablename__ = "stat_deltas"
+    __table_args__ = {"postgresql_with": VACUUMED_OFTEN}  # each row lives for a minute
 
-    id: Mapped[int] = mapped_column(Identity, primary_key=True)
+    id: Mapped[int] = mapped_column(Number, Identity(), primary_key=True)
     at: Mapped[int] = mapped_column(Instant)
     queue: Mapped[str] = mapped_column(Text)
     action: Mapped[str] = mapped_column(String(16))

@@ -14,6 +14,8 @@ from compute_orchestrator.services.wakeups import Wakeups
 
 PROMOTE_LIMIT = 1_000
 """Jobs promoted in one transaction."""
+SHORTEST_SLEEP_SECONDS = 0.005
+"""What is due may be held by another replica for a while."""
 LONGEST_SLEEP_SECONDS = 60.0
 """The wall clock may be moved while it sleeps: it looks again."""
 LONGEST_SLEEP_AMONG_OTHERS_SECONDS = 1.0
@@ -50,6 +52,8 @@ class Promoter:
             if due is None or due > 0:
                 return Promoted(promoted)
             queues = (await self._coalescer.submit(self._promote, None)).queues
+            if not queues:  # another replica has them just now
+                return Promoted(promoted)
             self._wakeups.became_claimable(queues)
             promoted += queues
 
@@ -57,7 +61,8 @@ class Promoter:
         """Sleep until the next delayed job is due, or a new one came."""
         sleep = self._longest_sleep_seconds
         if self._due is not None:
-            sleep = min(sleep, max(0.0, seconds_between(self._clock.now(), self._due)))
+            now = self._clock.now()
+            sleep = min(sleep, max(SHORTEST_SLEEP_SECONDS, seconds_between(now, self._due)))
         await self._clock.sleep(sleep, until=self._wakeups.delayed)
 
     async def _promote_batch(

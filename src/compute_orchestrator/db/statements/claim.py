@@ -29,7 +29,9 @@ from compute_orchestrator.domain.values import LeaseToken
 # some of them, so each queue gives `window` jobs, and those that are held are passed over, one by
 # one, until there are n. `status` and `delayed` are literals: as parameters they would hide the
 # index from a plan that is kept. The lock says in other words that a job is queued still: by its
-# status the planner, where it has no statistics yet, would look for it in the whole backlog.
+# status the planner, where it has no statistics yet, would look for it in the whole backlog. The
+# ANY at the end says that few are updated: a plan that is kept does not know how many `n` will be,
+# and would go through the whole table for them.
 CLAIM = Statement(
     sqlite=f"""
         UPDATE jobs
@@ -110,7 +112,7 @@ CLAIM = Statement(
                lease_expires_at = clock.now + pick.held_seconds * interval '1 second',
                updated_at = clock.now
           FROM pick, clock
-         WHERE jobs.id = pick.id
+         WHERE jobs.id = pick.id AND jobs.id = ANY (ARRAY(SELECT id FROM due))
         RETURNING {QUALIFIED_JOB_COLUMNS}
     """,
 )

@@ -21,6 +21,21 @@ FINISHED_BEFORE = Statement(
     """,
 )
 
+
+def _delete_of_postgresql(table: str, found: str) -> str:
+    """Delete rows by their place, found by one look into an index for each job: OFFSET keeps the
+    planner from going through the table instead.
+    """
+    return f"""
+        DELETE FROM {table}
+         WHERE ctid = ANY (ARRAY(
+            SELECT its.ctid
+              FROM jobs AS old
+             {found}
+             WHERE old.id IN ({IDS_POSTGRESQL})))
+    """
+
+
 DELETE_TAGS = Statement(
     sqlite="""
         DELETE FROM job_tags
@@ -29,18 +44,26 @@ DELETE_TAGS = Statement(
                                   CROSS JOIN jobs ON jobs.id = old.value
                                   CROSS JOIN json_each(jobs.tags) AS tag)
     """,
-    postgresql=f"""
-        DELETE FROM job_tags
-         WHERE (tag, job_id) IN (SELECT its.tag, jobs.id
-                                   FROM jobs
-                                  CROSS JOIN json_array_elements_text(jobs.tags) AS its(tag)
-                                  WHERE jobs.id IN ({IDS_POSTGRESQL}))
-    """,
+    postgresql=_delete_of_postgresql(
+        "job_tags",
+        """
+             CROSS JOIN json_array_elements_text(old.tags) AS wanted(tag)
+             CROSS JOIN LATERAL (SELECT ctid FROM job_tags
+                                  WHERE job_tags.tag = wanted.tag AND job_tags.job_id = old.id
+                                 OFFSET 0) AS its
+        """,
+    ),
 )
 
 DELETE_EVENTS = Statement(
     sqlite="DELETE FROM job_events WHERE job_id IN (SELECT value FROM json_each(:ids))",
-    postgresql=f"DELETE FROM job_events WHERE job_id IN ({IDS_POSTGRESQL})",
+    postgresql=_delete_of_postgresql(
+        "job_events",
+        """
+             CROSS JOIN LATERAL (SELECT ctid FROM job_events
+                                  WHERE job_events.job_id = old.id OFFSET 0) AS its
+        """,
+    ),
 )
 
 DELETE_JOBS = Statement(
@@ -51,7 +74,13 @@ DELETE_JOBS = Statement(
 # A call makes one job, so its key goes with that one.
 DELETE_KEYS = Statement(
     sqlite="DELETE FROM idempotency_keys WHERE first_job_id IN (SELECT value FROM json_each(:ids))",
-    postgresql=f"DELETE FROM idempotency_keys WHERE first_job_id IN ({IDS_POSTGRESQL})",
+    postgresql=_delete_of_postgresql(
+        "idempotency_keys",
+        """
+             CROSS JOIN LATERAL (SELECT ctid FROM idempotency_keys
+                                  WHERE idempotency_keys.first_job_id = old.id OFFSET 0) AS its
+        """,
+    ),
 )
 
 
@@ -63,6 +92,6 @@ async def prune_finished(session: WriteSession, retention_seconds: float, limit:
     ids: list[JobId] = [row[0] for row in rows]
     if ids:
         old = batch(ids)
-        for statement in (DELETE_TAGS, DELETE_EVENTS, DELETE_JOBS, DELETE_KEYS):
+        for statement in (DELETE_TAGS, DELETE_EVENTS, DELETE_KEYS, DELETE_JOBS):
             await session.run(statement, ids=old)
     return len(ids)

@@ -17,9 +17,11 @@ from compute_orchestrator.db.statements.rows import (
 )
 from compute_orchestrator.domain.values import Micros
 
+# On PostgreSQL the smallest id: it is first in the index of what runs. To find any job at all the
+# planner goes through the table where it believes that many run.
 ANY_RUNNING = Statement(
     sqlite="SELECT EXISTS (SELECT 1 FROM jobs WHERE status = 'running')",
-    postgresql="SELECT EXISTS (SELECT 1 FROM jobs WHERE status = 'running')",
+    postgresql="SELECT (SELECT min(id) FROM jobs WHERE status = 'running') IS NOT NULL",
 )
 
 # A gap is a last pass that lies in the future, or longer ago than it may. On PostgreSQL no row

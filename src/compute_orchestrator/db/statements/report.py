@@ -105,11 +105,14 @@ LEFT_BEFORE = Statement(
            AND job_events.from_status = 'running'
     """,
     postgresql="""
-        SELECT job_events.job_id, job_events.lease_token, action, actor, reason
+        SELECT its.*
           FROM jsonb_to_recordset(CAST(:keys AS jsonb)) AS ended(job_id bigint, lease_token text)
-          JOIN job_events ON job_events.job_id = ended.job_id
-                         AND job_events.lease_token = ended.lease_token
-                         AND job_events.from_status = 'running'
+         CROSS JOIN LATERAL (SELECT job_id, lease_token, action, actor, reason
+                               FROM job_events
+                              WHERE job_events.job_id = ended.job_id
+                                AND job_events.lease_token = ended.lease_token
+                                AND from_status = 'running'
+                             OFFSET 0) AS its
     """,
 )
 
