@@ -78,7 +78,7 @@ def test_an_unknown_store_is_refused_in_words() -> None:
 
 
 def test_what_is_no_url_is_refused_with_the_form_of_one() -> None:
-    refused = orc("serve", "--database-url", "orc.db")
+    refused = orc("db", "upgrade", "--database-url", "orc.db")
     assert refused.exit_code == 1
     assert "such as sqlite+aiosqlite:///orc.db" in refused.stderr
     assert refused.stderr.count("\n") == 1

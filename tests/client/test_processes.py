@@ -164,8 +164,7 @@ async def test_a_script_that_runs_its_worker_logs_what_happens(
         f"worker: worker w at {client.url.rstrip('/')}; queues default;"
         " tasks idle, sleeping, finishing, stubborn, deaf; 2 at once",
         "job: job 1 (finishing, attempt 1): succeeded",
-        "worker: stopping: jobs that still run: 0; they have 10 s to end, and once more hands them"
-        " back now",
+        "worker: stopping: no job is running",
     ]
 
 

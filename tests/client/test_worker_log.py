@@ -116,9 +116,9 @@ async def test_the_last_failure_says_that_no_retry_is_left(
     await client.create("task", max_retries=1, retry={"base_seconds": 0})
     async with working(app):
         await wire.record.until(REPORT, times=2)
-    assert caplog.messages[-1] == (
+    assert (
         "job 1 (task, attempt 2): failed, and its retries are used up: LookupError: no such page"
-    )
+    ) in caplog.messages
 
 
 async def test_a_worker_says_how_it_starts_what_it_hands_back_and_how_it_stops(
@@ -148,8 +148,7 @@ async def test_a_worker_says_how_it_starts_what_it_hands_back_and_how_it_stops(
     own = [it.getMessage() for it in caplog.records if it.name.startswith("compute_orchestrator.")]
     assert own == [
         f"worker w at {URL}; queues a, b; tasks task, other; 2 at once",
-        "stopping: jobs that still run: 1; they have 0.1 s to end, and once more hands them back"
-        " now",
+        "stopping: 1 running, with 0.1 s to end; once more hands back at once",
         "job 1 (task, attempt 1): handed back: the worker stops",
     ]
 

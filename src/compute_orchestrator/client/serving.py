@@ -172,12 +172,7 @@ class Serving:
         return self._stop.is_set()
 
     async def _drain(self, claiming: "asyncio.Task[None]") -> None:
-        logger.info(
-            "stopping: jobs that still run: %d; they have %g s to end, and once more hands them"
-            " back now",
-            len(self._running),
-            self._plan.shutdown_seconds,
-        )
+        self._tell_stop()
         asyncio.get_running_loop().call_later(RELEASE_SECONDS, claiming.cancel)
         at_once = asyncio.create_task(self._at_once.wait())
         await self._until_idle(claiming, self._plan.shutdown_seconds, unless=at_once)
@@ -217,6 +212,16 @@ class Serving:
             ", ".join(plan.queues),
             ", ".join(plan.tasks),
             plan.concurrency,
+        )
+
+    def _tell_stop(self) -> None:
+        if not self._running:
+            logger.info("stopping: no job is running")
+            return
+        logger.info(
+            "stopping: %d running, with %g s to end; once more hands back at once",
+            len(self._running),
+            self._plan.shutdown_seconds,
         )
 
     def _tell_away(self, error: ClientError) -> None:
