@@ -451,8 +451,8 @@ WALKS = settings(
     phases=(Phase.reuse, Phase.generate, Phase.shrink),
     suppress_health_check=[HealthCheck.too_slow],
 )
-QUICK_RUNS = range(3)
-SLOW_RUNS = range(3, 18)
+QUICK_RUNS = range(2)
+SLOW_RUNS = range(2, 17)
 
 
 @pytest.mark.timeout(400)  # a walk that fails is made shorter first, for five minutes at most
