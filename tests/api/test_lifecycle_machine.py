@@ -451,8 +451,8 @@ WALKS = settings(
     phases=(Phase.reuse, Phase.generate, Phase.shrink),
     suppress_health_check=[HealthCheck.too_slow],
 )
-QUICK_RUNS = range(2)
-SLOW_RUNS = range(2, 17)
+QUICK_RUNS = range(1)
+SLOW_RUNS = range(1, 16)
 
 
 @pytest.mark.timeout(400)  # a walk that fails is made shorter first, for five minutes at most

@@ -84,7 +84,7 @@ CASES = {
     # Leases of ten seconds, and the default interval of two.
     "frozen for long": Case(frozen, 10, 21, {"reaper_interval_seconds": 2}),
 }
-SLOW = ("stopped", "frozen for long")
+SLOW = ("stopped", "locked out", "frozen for long")
 PARAMETERS = [
     pytest.param(case, id=name, marks=[pytest.mark.slow] if name in SLOW else [])
     for name, case in CASES.items()
