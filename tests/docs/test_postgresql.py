@@ -16,7 +16,7 @@ from tests.postgres import Postgres, running_postgres
 from tests.promises.calls import create, get, ok
 from tests.promises.servers import http_client, running_server
 
-pytestmark = [pytest.mark.process, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(120)]
 
 OPERATIONS = DOCS / "operations.md"
 NAME = f"orc_docs_{os.getpid()}"
