@@ -1,10 +1,11 @@
-"""Stores, clock, app and client. A `World` is a whole server in this process on a real SQLite file,
+"""Stores, clock, app and client. A `World` is a whole server in this process on a real store,
 with a clock that the test moves.
 """
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -17,6 +18,12 @@ from compute_orchestrator.services.reaper import Pass
 from compute_orchestrator.services.wakeups import Wakeups
 from compute_orchestrator.settings import Settings
 from tests.clocks import ManualClock
+from tests.databases import Database
+from tests.stores import migrated_file as migrated_file
+from tests.stores import new_store as new_store
+from tests.stores import postgres as postgres
+from tests.stores import put_empty_store
+from tests.stores import store_url as store_url
 
 URL = "http://127.0.0.1:8000"
 LOOPS = 5
@@ -33,6 +40,10 @@ class World:
         self.http = http
         self.clock = clock
         self.settings = settings
+
+    @property
+    def database(self) -> Database:
+        return Database(self.settings.database_url)
 
     @property
     def services(self) -> Services:
@@ -59,6 +70,12 @@ class World:
         return done
 
 
+def settings_for(database_url: str, **settings: Any) -> Settings:
+    # The disk's syncs are not what these tests are about; promises/ has them on.
+    given: dict[str, Any] = {"database_url": database_url, "sqlite_synchronous": "OFF"}
+    return Settings(**{**given, **settings})
+
+
 @asynccontextmanager
 async def running_world(settings: Settings, clock: ManualClock) -> AsyncGenerator[World]:
     app = create_app(settings, clock=clock)
@@ -73,13 +90,13 @@ async def running_world(settings: Settings, clock: ManualClock) -> AsyncGenerato
 
 @pytest.fixture
 def database_url(tmp_path: Path) -> str:
-    return f"sqlite+aiosqlite:///{tmp_path / 'orc.db'}"
+    """Of the world's store. Where the kind of store matters, it is `store_url`."""
+    return put_empty_store(tmp_path / "orc.db")
 
 
 @pytest.fixture
 def settings(database_url: str) -> Settings:
-    # The disk's syncs are not what these tests are about; promises/ has them on.
-    return Settings(database_url=database_url, sqlite_synchronous="OFF")
+    return settings_for(database_url)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Awaitable, Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -82,7 +83,8 @@ class Postgres:
         if not self._template:
             self._template = f"{self._prefix}_template"
             self.command(f"CREATE DATABASE {self._template}")
-            upgrade(self.url_of(self._template))
+            with ThreadPoolExecutor(1) as thread:
+                thread.submit(upgrade, self.url_of(self._template)).result()
             self._shape = self.ask(_emptied, self.url_of(self._template))
         name = f"{self._prefix}_{next(self._numbers)}"
         self.command(f"CREATE DATABASE {name} TEMPLATE {self._template}")
@@ -112,7 +114,8 @@ class Postgres:
             finally:
                 await connection.close()
 
-        return asyncio.run(connected())
+        with ThreadPoolExecutor(1) as thread:  # who asks may be in a loop of its own
+            return thread.submit(asyncio.run, connected()).result()
 
 
 async def _emptied(connection: asyncpg.Connection) -> object:

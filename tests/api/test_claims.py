@@ -8,7 +8,6 @@ import pytest
 
 from tests.api.calls import Api, Json, ok, places, refused
 from tests.api.conftest import MakeWorld
-from tests.api.stores import everything
 from tests.conftest import World
 
 
@@ -36,11 +35,11 @@ async def test_a_claim_answers_the_job_and_its_lease(api: Api) -> None:
 
 
 async def test_nothing_to_do_is_204_without_a_body(api: Api, world: World) -> None:
-    before = everything(world.settings)
+    before = world.database.everything()
     answer = await api.try_claim()
     assert answer.status_code == 204
     assert answer.content == b""
-    assert everything(world.settings) == before
+    assert world.database.everything() == before
 
 
 async def test_each_lease_has_a_token_of_its_own(api: Api) -> None:
@@ -344,7 +343,7 @@ async def test_a_claim_with_a_request_id_waits_for_its_repeat(api: Api, world: W
 
 
 async def test_a_vanished_client_of_an_empty_queue_does_no_harm(api: Api, world: World) -> None:
-    before = everything(world.settings)
+    before = world.database.everything()
     await vanish(world, {"worker_id": "w"})
-    assert everything(world.settings) == before
+    assert world.database.everything() == before
     await api.started()

@@ -5,8 +5,10 @@ import pytest
 
 from tests.api.calls import Api, ok, problem
 from tests.api.conftest import MakeWorld
-from tests.api.stores import everything
 from tests.conftest import URL, World
+from tests.stores import only_sqlite
+
+new_store = only_sqlite
 
 Headers = list[tuple[str, str]]
 
@@ -163,14 +165,14 @@ async def test_what_is_refused_writes_nothing(
     world: World, api: Api, headers: dict[str, str]
 ) -> None:
     job = await api.create()
-    before = everything(world.settings)
+    before = world.database.everything()
     for path in ("/jobs", "/jobs/claim", f"/jobs/{job['id']}/cancel", "/jobs/reap"):
         body = {"name": "a"} if path == "/jobs" else {"worker_id": "w"}
         answer = await world.http.post(path, json=body, headers=headers)
         assert answer.status_code in (403, 421)
         # A page can't read the answer either.
         assert not any(name.startswith("access-control") for name in answer.headers)
-    assert everything(world.settings) == before
+    assert world.database.everything() == before
 
 
 async def test_a_preflight_is_refused(world: World) -> None:

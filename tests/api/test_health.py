@@ -4,12 +4,13 @@ import asyncio
 import os
 
 import pytest
+from sqlalchemy import make_url
 
 from compute_orchestrator.db import sqlite
 from tests.api.calls import Json, ok, problem
 from tests.api.conftest import MakeWorld
-from tests.api.stores import opened, store_path
 from tests.conftest import World
+from tests.stores import ON_SQLITE
 
 READY = ["/readyz", "/health"]
 
@@ -30,23 +31,25 @@ async def test_ready(world: World) -> None:
         body = ok(await world.http.get(path))
         assert set(body) == {"status", "store", "synchronous", "schema", "last_pass_seconds"}
         assert body["status"] == "ready"
-        assert body["store"] == "sqlite"
+        assert body["store"] == make_url(world.settings.database_url).get_backend_name()
         assert isinstance(body["schema"], str)
         assert 0 <= body["last_pass_seconds"] < 15
 
 
+@ON_SQLITE
 async def test_a_relaxed_store_is_named(make_world: MakeWorld) -> None:
     for synchronous in ("FULL", "NORMAL", "OFF"):
         world = await make_world(sqlite_synchronous=synchronous)
         assert ok(await world.http.get("/readyz"))["synchronous"] == synchronous
 
 
+@ON_SQLITE
 async def test_a_store_that_does_not_answer_is_not_ready(
     monkeypatch: pytest.MonkeyPatch, make_world: MakeWorld
 ) -> None:
     monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_MILLISECONDS", 50)
     world = await make_world()
-    os.truncate(store_path(world.settings), 0)
+    os.truncate(world.database.file, 0)
     await not_ready(world)
     for method, path, body in (
         ("POST", "/jobs", {"name": "a"}),
@@ -65,14 +68,12 @@ async def test_a_store_that_does_not_answer_is_not_ready(
 
 
 async def test_a_store_without_a_schema_is_not_ready(world: World) -> None:
-    with opened(world.settings) as connection:
-        connection.execute("DROP TABLE alembic_version")
+    world.database.rows("DROP TABLE alembic_version")
     await not_ready(world)
 
 
 async def test_another_schema_is_not_ready(world: World) -> None:
-    with opened(world.settings) as connection:
-        connection.execute("UPDATE alembic_version SET version_num = 'older'")
+    world.database.rows("UPDATE alembic_version SET version_num = 'older'")
     assert (await not_ready(world))["schema"] == "older"
 
 

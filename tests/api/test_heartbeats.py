@@ -3,7 +3,6 @@
 import pytest
 
 from tests.api.calls import NOBODY, Api, ok, problem, refused
-from tests.api.stores import everything
 from tests.api.test_claims import seconds
 from tests.conftest import World
 
@@ -112,14 +111,14 @@ async def test_a_lost_lease_says_who_holds_the_job_now(api: Api, world: World) -
     current = await api.claim("second")
     world.clock.move(1)
     await api.beat(current, progress="mine", checkpoint="mine")
-    before = everything(world.settings)
+    before = world.database.everything()
     for token in (stale["lease_token"], NOBODY, "x", current["lease_token"].upper()):
         answer = await api.try_beat({**stale, "lease_token": token}, progress=1, checkpoint=1)
         body = problem(answer, 409, "lease-lost")
         assert body["holder"] == "second"
         assert body["locked_at"] == "2026-11-18T11:06:41.000000Z"
         assert body["last_heartbeat_at"] == "2026-11-18T11:06:42.000000Z"
-    assert everything(world.settings) == before
+    assert world.database.everything() == before
 
 
 @pytest.mark.parametrize(
@@ -137,20 +136,20 @@ async def test_a_job_that_nobody_holds_has_no_holder(api: Api, world: World, end
             await api.report(lease, "cancelled")
         case _:
             await api.report(lease, ending)
-    before = everything(world.settings)
+    before = world.database.everything()
     body = problem(await api.try_beat(lease, progress=1), 409, "lease-lost")
     assert body["holder"] is None
     assert body["locked_at"] is None
     assert body["last_heartbeat_at"] is None
-    assert everything(world.settings) == before
+    assert world.database.everything() == before
 
 
 async def test_a_token_of_another_job_is_no_lease(api: Api, world: World) -> None:
     one, other = await api.started(), await api.started()
-    before = everything(world.settings)
+    before = world.database.everything()
     answer = await api.try_beat({**one, "lease_token": other["lease_token"]})
     problem(answer, 409, "lease-lost")
-    assert everything(world.settings) == before
+    assert world.database.everything() == before
 
 
 async def test_worker_and_token_are_required(api: Api) -> None:

@@ -6,7 +6,6 @@ import httpx
 
 from tests.api.calls import JSON, Api, Json, ok, problem, refused
 from tests.api.conftest import MakeWorld
-from tests.api.stores import everything
 from tests.conftest import World
 
 NOW = "2026-11-18T11:06:40.000000Z"
@@ -105,10 +104,10 @@ async def test_a_job_may_start_later_by_time_or_by_delay(api: Api, world: World)
 
 
 async def test_a_job_has_one_start(world: World) -> None:
-    before = everything(world.settings)
+    before = world.database.everything()
     both = {"name": "a", "run_at": NOW, "run_in_seconds": 1}
     refused(await world.http.post("/jobs", json=both))
-    assert everything(world.settings) == before
+    assert world.database.everything() == before
     ok(await world.http.post("/jobs", json={**both, "run_at": None}), 201)
 
 
@@ -151,11 +150,11 @@ async def test_the_same_key_with_the_same_body_answers_the_job_as_it_stands(
 ) -> None:
     first = await keyed(world, "k")
     job = ok(first, 201)
-    before = everything(world.settings)
+    before = world.database.everything()
     again = await keyed(world, "k")
     assert ok(again) == job
     assert again.headers["location"] == first.headers["location"]
-    assert everything(world.settings) == before
+    assert world.database.everything() == before
     lease = await api.claim()
     await api.report(lease, "succeeded", result=1)
     assert ok(await keyed(world, "k")) == await api.get(job)
@@ -176,7 +175,7 @@ async def test_bodies_are_compared_with_keys_sorted_and_without_white_space(worl
 
 async def test_another_body_under_a_key_is_a_mismatch(world: World, api: Api) -> None:
     ok(await keyed(world, "k", '{"name": "a", "payload": [1, 2]}'), 201)
-    before = everything(world.settings)
+    before = world.database.everything()
     for other in (
         '{"name": "a", "payload": [1.0, 2]}',
         '{"name": "a", "payload": [2, 1]}',
@@ -187,7 +186,7 @@ async def test_another_body_under_a_key_is_a_mismatch(world: World, api: Api) ->
         '{"name": "a", "payload": [1, 2], "priority": 0}',
     ):
         problem(await keyed(world, "k", other), 422, "idempotency-mismatch")
-    assert everything(world.settings) == before
+    assert world.database.everything() == before
     assert len(await api.jobs()) == 1
 
 
@@ -226,10 +225,10 @@ async def test_a_key_has_1_to_200_bytes(world: World, api: Api) -> None:
     for key in (b"k" * 200, "é".encode() * 100, b"a b;c,\"d'"):
         ok(await keyed(world, key), 201)
         ok(await keyed(world, key))
-    before = everything(world.settings)
+    before = world.database.everything()
     for key in (b"", b"k" * 201, "é".encode() * 101):
         refused(await keyed(world, key))
-    assert everything(world.settings) == before
+    assert world.database.everything() == before
     assert len(await api.jobs()) == 3
 
 

@@ -8,7 +8,6 @@ from urllib.parse import quote
 import pytest
 
 from tests.api.calls import Api, Json, ok, places, refused
-from tests.api.stores import opened
 from tests.conftest import URL, World
 
 WINDOW = 10_000
@@ -139,7 +138,7 @@ async def test_newest_first_unless_told_otherwise(api: Api) -> None:
 
 
 async def test_a_page_has_50_jobs_or_as_many_as_it_is_asked_for(api: Api, world: World) -> None:
-    fill(world, 501)
+    fill(world, 500, await api.create())
     assert len(await api.jobs()) == 50
     assert len(await api.jobs(limit=1)) == 1
     assert len(await api.jobs(limit=500)) == 500
@@ -176,7 +175,7 @@ async def test_a_walk_has_no_gap_and_no_duplicate_while_jobs_come(api: Api, orde
 
 async def test_the_link_leads_on_with_the_same_question(api: Api, world: World) -> None:
     awkward = 'a&b=c #é%+;"<>'
-    fill(world, 12)
+    fill(world, 11, await api.create())
     wanted = [(await api.create(awkward, queue=awkward, tags=[awkward]))["id"] for _ in range(5)]
     query = f"name={quote(awkward)}&queue={quote(awkward)}&tag={quote(awkward)}"
     url = (
@@ -204,7 +203,7 @@ async def test_the_link_leads_on_with_the_same_question(api: Api, world: World) 
 
 
 async def test_a_cursor_belongs_to_its_listing_and_order(api: Api, world: World) -> None:
-    fill(world, 3)
+    fill(world, 2, await api.create())
     page = ok(await api.http.get("/jobs", params={"limit": 1, "order": "newest"}))
     cursor = page["next_cursor"]
     assert isinstance(cursor, str)
@@ -225,21 +224,24 @@ async def test_a_cursor_belongs_to_its_listing_and_order(api: Api, world: World)
 # How far one page looks
 
 
-def fill(world: World, count: int, *, name: str = "filling", queue: str = "filling") -> None:
-    """Finished jobs, written past the server."""
-    with opened(world.settings) as connection:
-        connection.execute(
-            """
-            WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < ?)
-            INSERT INTO jobs (
-                queue, name, payload, priority, status, delayed, attempt, retry_count, max_retries,
-                release_count, run_at, retry_base_seconds, retry_factor, retry_max_seconds,
-                retry_jitter, cancel_requested, tags, created_at, updated_at, finished_at)
-            SELECT ?, ?, '1', 0, 'succeeded', 0, 1, 0, 3, 0, 0, 1, 2, 3600, 0.2, 0, '[]', 0, 0, 0
-              FROM n
-            """,
-            (count, queue, name),
-        )
+def fill(world: World, count: int, like: Json) -> None:
+    """Finished jobs, for the rest like this one, written past the server."""
+    world.database.rows(
+        """
+        WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < ?)
+        INSERT INTO jobs (
+            queue, name, payload, priority, status, delayed, attempt, retry_count, max_retries,
+            release_count, run_at, retry_base_seconds, retry_factor, retry_max_seconds,
+            retry_jitter, cancel_requested, tags, created_at, updated_at, finished_at)
+        SELECT 'filling', 'filling', payload, priority, 'succeeded', delayed, attempt, retry_count,
+               max_retries, release_count, run_at, retry_base_seconds, retry_factor,
+               retry_max_seconds, retry_jitter, cancel_requested, tags, created_at, updated_at,
+               updated_at
+          FROM n CROSS JOIN jobs WHERE id = ?
+        """,
+        count,
+        like["id"],
+    )
 
 
 @pytest.mark.parametrize("order", ["newest", "oldest"])
@@ -247,9 +249,9 @@ async def test_a_page_looks_at_10_000_rows_and_may_be_short(
     api: Api, world: World, order: str
 ) -> None:
     first = await api.create("rare", tags=["rare"])
-    fill(world, WINDOW - 1)
+    fill(world, WINDOW - 1, first)
     middle = await api.create("rare", tags=["rare"])
-    fill(world, WINDOW + 5)
+    fill(world, WINDOW + 5, first)
     last = await api.create("rare", tags=["rare"])
     wanted = [job["id"] for job in (first, middle, last)]
     if order == "newest":
@@ -272,10 +274,10 @@ async def test_a_page_looks_at_10_000_rows_and_may_be_short(
 
 async def test_what_lies_10_000_rows_away_is_still_seen(api: Api, world: World) -> None:
     job = await api.create("rare")
-    fill(world, WINDOW - 1)
+    fill(world, WINDOW - 1, job)
     page = ok(await api.http.get("/jobs", params={"name": "rare"}))
     assert [found["id"] for found in page["jobs"]] == [job["id"]]
-    fill(world, 1)
+    fill(world, 1, job)
     page = ok(await api.http.get("/jobs", params={"name": "rare"}))
     assert page["jobs"] == []
     assert page["next_cursor"] is not None

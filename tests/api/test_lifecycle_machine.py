@@ -3,12 +3,10 @@ operators do while time travels, the real server does it, and a model says what 
 """
 
 import asyncio
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
@@ -26,9 +24,8 @@ from hypothesis.stateful import (
 
 from tests.api.calls import NOBODY, Json, ok, problem
 from tests.api.lifecycle_model import FINAL, Job, Model, Refusal
-from tests.api.stores import put_empty_store, settings_for
 from tests.clocks import START, ManualClock
-from tests.conftest import World, running_world
+from tests.conftest import World, running_world, settings_for
 from tests.promises.records import PATHS, faults_of_trails
 
 T = TypeVar("T")
@@ -90,12 +87,11 @@ def when(holds: Callable[["Walk"], object]) -> Callable[[Rule], Rule]:
 class Walk(RuleBasedStateMachine):
     """One server on a store of its own, and the model of what it should be like."""
 
-    def __init__(self) -> None:
+    def __init__(self, store_url: str) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
         self.exits = AsyncExitStack()
-        self.path = Path(self.exits.enter_context(tempfile.TemporaryDirectory())) / "orc.db"
-        self.world = self.runner.run(self.opened())
+        self.world = self.runner.run(self.opened(store_url))
         self.model = Model(
             datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=START),
             lease_seconds=LEASE_SECONDS,
@@ -108,9 +104,9 @@ class Walk(RuleBasedStateMachine):
         self.read: dict[int, list[Json]] = {}
         """The trails, as they were read last."""
 
-    async def opened(self) -> World:
+    async def opened(self, store_url: str) -> World:
         settings = settings_for(
-            put_empty_store(self.path),
+            store_url,
             lease_seconds=LEASE_SECONDS,
             reaper_interval_seconds=REAPER_INTERVAL,
         )
@@ -407,8 +403,8 @@ class Walk(RuleBasedStateMachine):
         self.addressed.clear()
 
     @invariant()
-    def the_file_tells_no_other_story(self) -> None:
-        assert faults_of_trails(self.path) == []
+    def the_store_tells_no_other_story(self) -> None:
+        assert faults_of_trails(self.world.database) == []
 
 
 def follow(events: Sequence[Json], end: str) -> None:
@@ -459,5 +455,11 @@ SLOW_RUNS = range(1, 16)
 @pytest.mark.parametrize(
     "_run", [*QUICK_RUNS, *(pytest.param(n, marks=pytest.mark.slow) for n in SLOW_RUNS)]
 )
-def test_every_walk_of_calls_goes_as_the_protocol_tells(_run: int) -> None:
-    run_state_machine_as_test(Walk, settings=WALKS)
+def test_every_walk_of_calls_goes_as_the_protocol_tells(
+    new_store: Callable[[], str], _run: int
+) -> None:
+    class WalkOnANewStore(Walk):
+        def __init__(self) -> None:
+            super().__init__(new_store())
+
+    run_state_machine_as_test(WalkOnANewStore, settings=WALKS)

@@ -17,7 +17,9 @@ import pytest
 
 from tests.api.calls import Api, Json
 from tests.api.listening import Answer, Connection, Listening
-from tests.api.stores import everything
+from tests.stores import only_sqlite
+
+new_store = only_sqlite
 
 Values = dict[str, bytes]
 
@@ -565,14 +567,14 @@ async def test_a_nasty_value_is_refused_anywhere_and_the_queue_goes_on(
 ) -> None:
     server = standing.server
     connection = await server.connect()
-    before = everything(server.world.settings)
+    before = server.world.database.everything()
     for case in CASES:
         if case.call != call:
             continue
         answer = await send(connection, case, standing.lease)
         said = f"{case.value} in {case.place} of {call}: {answer.body[:300]!r}"
         assert fault_of(answer, case) is None, f"{fault_of(answer, case)}: {said}"
-        assert everything(server.world.settings) == before, f"written: {said}"
+        assert server.world.database.everything() == before, f"written: {said}"
     await standing.goes_on()
 
 
@@ -634,7 +636,7 @@ NO_LEASE: Final = {
 
 async def test_a_token_of_any_characters_is_no_lease(standing: Standing) -> None:
     http = standing.server.world.http
-    before = everything(standing.server.world.settings)
+    before = standing.server.world.database.everything()
     path = f"/jobs/{standing.lease['id']}"
     for name, token in NO_LEASE.items():
         body = {"worker_id": "w", "lease_token": token}
@@ -642,7 +644,7 @@ async def test_a_token_of_any_characters_is_no_lease(standing: Standing) -> None
         report = await http.patch(f"{path}/status", json={**body, "status": "succeeded"})
         for answer in (beat, report):
             assert (answer.status_code, answer.json()["code"]) == (409, "lease-lost"), name
-    assert everything(standing.server.world.settings) == before
+    assert standing.server.world.database.everything() == before
     await standing.goes_on()
 
 
@@ -674,13 +676,13 @@ REQUESTS: Final = {
 
 async def test_raw_control_bytes_in_a_request_are_refused(standing: Standing) -> None:
     server = standing.server
-    before = everything(server.world.settings)
+    before = server.world.database.everything()
     for (place, request), (name, value) in itertools.product(REQUESTS.items(), RAW.items()):
         connection = await server.connect()
         await connection.send(request % value)
         answer = await connection.answer()
         said = f"{name} in {place}: {answer.status} {answer.body[:300]!r}"
         assert 400 <= answer.status < 500, said
-        assert everything(server.world.settings) == before, f"written: {said}"
+        assert server.world.database.everything() == before, f"written: {said}"
         await connection.close()
     await standing.goes_on()

@@ -9,6 +9,9 @@ import pytest
 from compute_orchestrator.routes.problems import MEDIA_TYPE
 from tests.api.calls import NOBODY, Api, Json, ok
 from tests.conftest import World
+from tests.stores import only_sqlite
+
+new_store = only_sqlite
 
 OPERATIONS = {
     "post /jobs": "create_job",

@@ -6,7 +6,6 @@ import pytest
 
 from tests.api.calls import Api, Json, ok, problem, refused
 from tests.api.conftest import MakeWorld
-from tests.api.stores import everything
 from tests.conftest import World
 
 FINAL = ["succeeded", "failed", "exhausted", "cancelled"]
@@ -65,10 +64,10 @@ async def test_cancelling_again_writes_nothing(api: Api, world: World) -> None:
     marked, cancelled = await api.started(), await api.create()
     for job in (marked, cancelled):
         first = await api.cancel(job)
-        before = everything(world.settings)
+        before = world.database.everything()
         world.clock.move(1)
         assert await api.cancel(job) == first
-        assert everything(world.settings) == before
+        assert world.database.everything() == before
 
 
 async def test_force_ends_a_running_job_at_once(api: Api, world: World) -> None:
@@ -85,9 +84,9 @@ async def test_force_ends_a_running_job_at_once(api: Api, world: World) -> None:
         # Its worker learns it.
         problem(await api.try_beat(lease), 409, "lease-lost")
         problem(await api.try_report(lease, "succeeded"), 409, "lease-lost")
-        before = everything(world.settings)
+        before = world.database.everything()
         assert await api.cancel(lease, force=True) == job
-        assert everything(world.settings) == before
+        assert world.database.everything() == before
 
 
 @pytest.mark.parametrize("status", ["succeeded", "failed", "exhausted"])
@@ -95,13 +94,13 @@ async def test_a_job_that_ended_otherwise_cant_be_cancelled(
     api: Api, world: World, status: str
 ) -> None:
     job = await ended(api, world, status)
-    before = everything(world.settings)
+    before = world.database.everything()
     for query in ("", "?force=true", "?force=false"):
         body = problem(
             await api.http.post(f"/jobs/{job['id']}/cancel{query}"), 409, "invalid-transition"
         )
         assert status in (body.get("job_status"), body["detail"])
-    assert everything(world.settings) == before
+    assert world.database.everything() == before
 
 
 async def test_a_cancel_and_a_success_at_once_have_one_winner(api: Api) -> None:
@@ -173,31 +172,31 @@ async def test_a_retried_job_may_fail_as_often_as_a_new_one(api: Api) -> None:
 
 async def test_a_success_is_run_again_only_when_it_is_said(api: Api, world: World) -> None:
     job = await ended(api, world, "succeeded")
-    before = everything(world.settings)
+    before = world.database.everything()
     for query in ("", "?again=false"):
         problem(await api.http.post(f"/jobs/{job['id']}/retry{query}"), 409, "invalid-transition")
-    assert everything(world.settings) == before
+    assert world.database.everything() == before
     assert (await api.retry(job, again=True))["status"] == "queued"
 
 
 async def test_retrying_a_queued_job_writes_nothing(api: Api, world: World) -> None:
     jobs = [await api.create(), await api.create(run_in_seconds=50)]
-    before = everything(world.settings)
+    before = world.database.everything()
     world.clock.move(1)
     for job in jobs:
         for again in (False, True):
             assert await api.retry(job, again=again) == job
-    assert everything(world.settings) == before
+    assert world.database.everything() == before
 
 
 async def test_a_running_job_cant_be_retried(api: Api, world: World) -> None:
     lease = await api.started()
-    before = everything(world.settings)
+    before = world.database.everything()
     for query in ("", "?again=true"):
         answer = await api.http.post(f"/jobs/{lease['id']}/retry{query}")
         body = problem(answer, 409, "invalid-transition")
         assert "running" in body["detail"]
-    assert everything(world.settings) == before
+    assert world.database.everything() == before
 
 
 async def test_a_lease_of_before_the_retry_stays_lost(api: Api, world: World) -> None:
@@ -205,10 +204,10 @@ async def test_a_lease_of_before_the_retry_stays_lost(api: Api, world: World) ->
     await api.cancel(lease, force=True)
     await api.retry(lease)
     current = await api.claim("second")
-    before = everything(world.settings)
+    before = world.database.everything()
     problem(await api.try_beat(lease), 409, "lease-lost")
     problem(await api.try_report(lease, "succeeded"), 409, "lease-lost")
-    assert everything(world.settings) == before
+    assert world.database.everything() == before
     await api.report(current, "succeeded")
 
 

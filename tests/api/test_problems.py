@@ -11,7 +11,6 @@ from compute_orchestrator.domain import errors
 from compute_orchestrator.settings import Settings
 from tests.api.calls import JSON, NOBODY, Api, Json, ok, problem, told
 from tests.api.conftest import MakeWorld
-from tests.api.stores import everything
 from tests.clocks import ManualClock
 from tests.conftest import URL, World, running_world
 
@@ -164,7 +163,7 @@ METHODS = {
 
 
 async def test_other_methods_are_405_and_told_which_are_allowed(world: World) -> None:
-    before = everything(world.settings)
+    before = world.database.everything()
     for path, allowed in METHODS.items():
         for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW"):
             if method in allowed:
@@ -176,7 +175,7 @@ async def test_other_methods_are_405_and_told_which_are_allowed(world: World) ->
             if method != "HEAD":
                 body = problem(answer, 405, "method-not-allowed")
                 assert body["detail"].endswith(f" Allowed here: {answer.headers['allow']}.")
-    assert everything(world.settings) == before
+    assert world.database.everything() == before
 
 
 async def test_claim_and_reap_take_only_posts(world: World) -> None:
@@ -235,7 +234,7 @@ async def test_a_server_that_shuts_down_says_so(settings: Settings) -> None:
 
 async def test_a_body_that_does_not_arrive_is_408(make_world: MakeWorld) -> None:
     world = await make_world(receive_timeout_seconds=0.01)
-    before = everything(world.settings)
+    before = world.database.everything()
 
     async def endless() -> AsyncGenerator[bytes]:
         yield b'{"name": '
@@ -244,4 +243,4 @@ async def test_a_body_that_does_not_arrive_is_408(make_world: MakeWorld) -> None
     answer = await world.http.post("/jobs", content=endless(), headers=JSON)
     problem(answer, 408, "request-timeout")
     assert answer.headers["connection"] == "close"
-    assert everything(world.settings) == before
+    assert world.database.everything() == before

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from tests.api.calls import NOBODY, Api, Json, ok, problem, refused
-from tests.api.stores import everything, opened
 from tests.api.test_claims import vanish
 from tests.conftest import World
 
@@ -111,7 +110,7 @@ async def test_the_reason_of_a_failure_is_a_short_text(api: Api) -> None:
 @pytest.mark.parametrize("status", REPORTS)
 async def test_a_field_that_does_not_belong_is_refused(api: Api, world: World, status: str) -> None:
     lease = await ready(api, status)
-    before = everything(world.settings)
+    before = world.database.everything()
     values: Json = {
         "result": 1,
         "error": {},
@@ -122,14 +121,14 @@ async def test_a_field_that_does_not_belong_is_refused(api: Api, world: World, s
     for name, value in values.items():
         if name not in REPORTS[status]:
             refused(await api.try_report(lease, status, **{name: value}))
-    assert everything(world.settings) == before
+    assert world.database.everything() == before
     absent: Json = {name: None for name in values if name not in REPORTS[status]}
     await api.report(lease, status, **REPORTS[status], **absent)
 
 
 async def test_no_other_status_can_be_reported(api: Api, world: World) -> None:
     lease = await api.started()
-    before = everything(world.settings)
+    before = world.database.everything()
     for status in ("running", "exhausted", "Succeeded", "", None, 5, ["failed"]):
         path = f"/jobs/{lease['id']}/status"
         holder = {"worker_id": "w", "lease_token": lease["lease_token"]}
@@ -138,7 +137,7 @@ async def test_no_other_status_can_be_reported(api: Api, world: World) -> None:
         whole = {"status": "succeeded", "worker_id": "w", "lease_token": lease["lease_token"]}
         del whole[missing]
         refused(await api.http.patch(f"/jobs/{lease['id']}/status", json=whole))
-    assert everything(world.settings) == before
+    assert world.database.everything() == before
 
 
 async def test_numbers_of_a_report_are_durations(api: Api) -> None:
@@ -159,11 +158,11 @@ async def test_numbers_of_a_report_are_durations(api: Api) -> None:
 async def test_a_report_may_be_repeated(api: Api, world: World, status: str) -> None:
     lease = await ready(api, status)
     job = await api.report(lease, status, **REPORTS[status])
-    before = everything(world.settings)
+    before = world.database.everything()
     world.clock.move(3)
     assert await api.report(lease, status, **REPORTS[status]) == job
     assert await api.report({**lease, "locked_by": "another"}, status) == job
-    assert everything(world.settings) == before
+    assert world.database.everything() == before
     assert (await api.actions(lease))[-1] == ACTIONS[status]
 
 
@@ -188,10 +187,10 @@ async def test_another_action_under_a_spent_lease_is_no_transition(
         return
     lease = await ready(api, first)
     job = await api.report(lease, first, **REPORTS[first])
-    before = everything(world.settings)
+    before = world.database.everything()
     body = problem(await api.try_report(lease, second), 409, "invalid-transition")
     assert job["status"] in body["detail"]
-    assert everything(world.settings) == before
+    assert world.database.everything() == before
 
 
 async def test_a_repeat_answers_the_job_as_it_stands_now(api: Api) -> None:
@@ -271,11 +270,9 @@ async def released_by_server(api: Api, world: World) -> Json:
     await api.create()
     sent = await vanish(world, {"worker_id": "gone"})
     assert sent  # the answer went nowhere; its token is read from the trail
-    with opened(world.settings) as connection:
-        ((job_id, token),) = connection.execute(
-            "SELECT job_id, lease_token FROM job_events WHERE action = 'release'"
-        ).fetchall()
-    return {"id": job_id, "locked_by": "gone", "lease_token": token}
+    sql = "SELECT job_id AS id, lease_token FROM job_events WHERE action = 'release'"
+    (released,) = world.database.rows(sql)
+    return {"locked_by": "gone", **released}
 
 
 @pytest.mark.parametrize("who", TAKERS)
@@ -284,11 +281,11 @@ async def test_a_lease_that_was_taken_away_is_lost_for_every_report(
     api: Api, world: World, who: str, status: str
 ) -> None:
     lease = await taken_by(api, world, who)
-    before = everything(world.settings)
+    before = world.database.everything()
     for _ in range(2):
         answer = await api.try_report(lease, status, **REPORTS[status])
         problem(answer, 409, "lease-lost")
-    assert everything(world.settings) == before
+    assert world.database.everything() == before
 
 
 @pytest.mark.parametrize("status", REPORTS)
@@ -298,12 +295,12 @@ async def test_a_token_that_was_never_seen_is_no_lease(api: Api, world: World, s
     other = await api.started()
     done = await api.started()
     await api.report(done, "succeeded")
-    before = everything(world.settings)
+    before = world.database.everything()
     for job in (queued, running, done):
         for token in (NOBODY, "x", other["lease_token"], running["lease_token"] + " "):
             lease = {"id": job["id"], "locked_by": "w", "lease_token": token}
             problem(await api.try_report(lease, status), 409, "lease-lost")
-    assert everything(world.settings) == before
+    assert world.database.everything() == before
 
 
 @pytest.mark.parametrize("who", TAKERS)
@@ -347,10 +344,10 @@ async def test_a_lease_that_ran_out_may_be_reported_until_somebody_took_it(
 
 async def test_cancelled_without_a_request_is_no_transition(api: Api, world: World) -> None:
     lease = await api.started()
-    before = everything(world.settings)
+    before = world.database.everything()
     body = problem(await api.try_report(lease, "cancelled"), 409, "invalid-transition")
     assert "running" in (str(body.get("job_status")), body["detail"])
-    assert everything(world.settings) == before
+    assert world.database.everything() == before
     await api.report(lease, "succeeded")
 
 

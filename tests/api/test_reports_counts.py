@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 
 from tests.api.calls import Api, Json
-from tests.api.stores import opened
 from tests.api.test_claims import seconds, vanish
 from tests.conftest import World
 
@@ -126,8 +125,7 @@ async def test_the_500th_wait_of_a_steep_policy_is_no_more_than_its_maximum(
 ) -> None:
     policy = {"base_seconds": base, "factor": 1000, "max_seconds": 0.5, "jitter": 0}
     lease = await api.started(max_retries=1000, retry=policy)
-    with opened(world.settings) as connection:
-        connection.execute("UPDATE jobs SET retry_count = 499")
+    world.database.rows("UPDATE jobs SET retry_count = 499")
     job = await api.report(lease, "failed")
     assert job["retry_count"] == 500
     assert wait(job) == expected

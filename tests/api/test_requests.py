@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 
 from tests.api.calls import JSON, NOBODY, Api, Json, ok, places, problem, refused
 from tests.api.conftest import MakeWorld
-from tests.api.stores import everything
 from tests.conftest import World
+from tests.stores import only_sqlite
+
+new_store = only_sqlite
 
 KIB = 1024
 MANY = settings(
@@ -390,12 +392,12 @@ async def test_a_document_over_its_limit_is_413(make_world: MakeWorld, kind: str
 
     wide = {"message": "é" * (limit // 2)} if kind == "error" else "é" * (limit // 2)
     lease = await api.started()
-    before = everything(world.settings)
+    before = world.database.everything()
     told = problem(await send(lease, sized(limit + 1)), 413, "payload-too-large")
     assert f"{limit} bytes" in told["detail"]
     assert f"(ORC_MAX_{kind.upper()}_BYTES)" in told["detail"]
     problem(await send(lease, wide), 413, "payload-too-large")  # counted in bytes
-    assert everything(world.settings) == before
+    assert world.database.everything() == before
     answer = await send(lease, sized(limit))
     assert answer.status_code in (200, 201), answer.text
 
@@ -417,14 +419,14 @@ async def test_a_body_over_its_limit_is_413(make_world: MakeWorld) -> None:
     world = await make_world(max_body_bytes=KIB)
     body = '{"name": "a"}'.ljust(KIB)
     ok(await post(world, "/jobs", body), 201)
-    before = everything(world.settings)
+    before = world.database.everything()
     for path in ("/jobs", "/jobs/claim", "/jobs/1/heartbeat", "/jobs/1/cancel", "/jobs/reap"):
         told = problem(await post(world, path, body + " "), 413, "payload-too-large")
         assert "ORC_MAX_BODY_BYTES" in told["detail"]
     for path in ("/jobs/1/status", "/queues/a"):
         answer = await world.http.patch(path, content=body + " ", headers=JSON)
         problem(answer, 413, "payload-too-large")
-    assert everything(world.settings) == before
+    assert world.database.everything() == before
 
 
 async def test_a_body_that_is_no_json_is_looked_at_only_when_it_fits(make_world: MakeWorld) -> None:

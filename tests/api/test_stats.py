@@ -1,7 +1,6 @@
 """GET /stats: what waits now, what was ever done, and the last minute (section 10)."""
 
 from tests.api.calls import Api, Json, ok
-from tests.api.stores import opened
 from tests.conftest import World
 
 NOTHING = dict.fromkeys(
@@ -95,8 +94,7 @@ async def test_the_totals_stay_when_counts_are_folded_and_jobs_are_pruned(
         await api.report(await api.claim(), "succeeded")
     before = await stats(world)
     await world.pass_time(400)
-    with opened(world.settings) as connection:
-        assert connection.execute("SELECT count(*) FROM stats").fetchone()[0] > 0
+    assert world.database.value("SELECT count(*) FROM stats") > 0
     after = await stats(world)
     assert after["totals"] == before["totals"]
     assert after["queues"]["default"]["queued"] == 2

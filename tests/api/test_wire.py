@@ -12,7 +12,9 @@ import pytest
 from tests.api.calls import Api, Json
 from tests.api.conftest import MakeListening
 from tests.api.listening import Answer, Connection, Listening, head
-from tests.api.stores import everything, opened
+from tests.stores import only_sqlite
+
+new_store = only_sqlite
 
 MIB = 1024 * 1024
 CREATE = b'{"name": "a"}'
@@ -76,7 +78,7 @@ async def test_a_body_that_is_too_large_is_thrown_away_and_the_answer_seen(
     make_listening: MakeListening, framing: str
 ) -> None:
     server = await make_listening(max_body_bytes=MIB)
-    before = everything(server.world.settings)
+    before = server.world.database.everything()
     connection = await server.connect()
     body = b" " * (8 * MIB)
     if framing == "length":
@@ -87,7 +89,7 @@ async def test_a_body_that_is_too_large_is_thrown_away_and_the_answer_seen(
     assert (answer.status, code(answer)) == (413, "payload-too-large")
     if answer.headers.get("connection") == "close":
         assert await connection.is_closed()
-    assert everything(server.world.settings) == before
+    assert server.world.database.everything() == before
     assert (await server.ask("POST", "/jobs", body=CREATE)).status == 201
 
 
@@ -123,7 +125,7 @@ async def test_a_body_that_stops_is_408(make_listening: MakeListening) -> None:
 
 async def test_a_body_that_trickles_is_408(make_listening: MakeListening) -> None:
     server = await make_listening(receive_timeout_seconds=0.2)
-    before = everything(server.world.settings)
+    before = server.world.database.everything()
     connection = await server.connect()
     await connection.send(head("POST", "/jobs", CHUNKED))
     answering = asyncio.create_task(connection.answer())
@@ -132,13 +134,13 @@ async def test_a_body_that_trickles_is_408(make_listening: MakeListening) -> Non
         await asyncio.wait({answering}, timeout=0.01)
     answer = await answering
     assert (answer.status, code(answer)) == (408, "request-timeout")
-    assert everything(server.world.settings) == before
+    assert server.world.database.everything() == before
 
 
 async def test_a_body_that_is_cut_writes_nothing_and_is_no_fault_of_the_server(
     server: Listening, caplog: pytest.LogCaptureFixture
 ) -> None:
-    before = everything(server.world.settings)
+    before = server.world.database.everything()
     for parts in (
         [head("POST", "/jobs", length=100)],
         [head("POST", "/jobs", length=100), CREATE],
@@ -153,7 +155,7 @@ async def test_a_body_that_is_cut_writes_nothing_and_is_no_fault_of_the_server(
         await server.ask("GET", "/livez")  # the server has read what was sent
         await connection.close()
     await server.ask("GET", "/queues")
-    assert everything(server.world.settings) == before
+    assert server.world.database.everything() == before
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
@@ -168,13 +170,11 @@ async def until(api: Api, job: Json, actions: list[str]) -> Json:
 async def claim_and_vanish(server: Listening, body: bytes) -> None:
     """Send a claim, and be gone before the store can answer."""
     connection = await server.connect()
-    with opened(server.world.settings) as held:
-        held.execute("BEGIN IMMEDIATE")  # the server's next transaction waits behind this one
+    with server.world.database.locked():  # the server's next transaction waits behind this one
         await connection.send(head("POST", "/jobs/claim", length=len(body)), body)
         await server.ask("GET", "/queues")  # the claim has come to the store by now
         await connection.close()
         await server.ask("GET", "/queues")  # and the server knows that its client left
-        held.rollback()
 
 
 async def test_a_claimer_that_vanished_has_its_lease_handed_back(server: Listening) -> None:
@@ -202,14 +202,12 @@ async def test_what_a_vanished_producer_asked_for_took_effect_wholly_or_not_at_a
     server: Listening, caplog: pytest.LogCaptureFixture
 ) -> None:
     api = Api(server.world.http)
-    with opened(server.world.settings) as held:
-        held.execute("BEGIN IMMEDIATE")
+    with server.world.database.locked():
         for _ in range(2):  # the second waits for the turn after the first
             other = await server.connect()
             await other.send(head("POST", "/jobs", length=len(CREATE)), CREATE)
             await server.ask("GET", "/queues")
             await other.close()
-        held.rollback()
     await api.create("last")
     jobs = await api.jobs(order="oldest")
     assert [job["name"] for job in jobs] in (["a", "a", "last"], ["a", "last"], ["last"])
@@ -348,10 +346,10 @@ async def test_a_key_is_bytes(server: Listening) -> None:
 async def test_a_line_break_in_a_header_makes_another_which_is_refused_for_what_it_is(
     server: Listening,
 ) -> None:
-    before = everything(server.world.settings)
+    before = server.world.database.everything()
     connection = await server.connect()
     assert code(await keyed(connection, b"a\r\nX-Forwarded-For: 1")) == "not-local"
-    assert everything(server.world.settings) == before
+    assert server.world.database.everything() == before
 
 
 async def test_what_is_no_http_is_refused_and_disturbs_nobody(server: Listening) -> None:

@@ -1,14 +1,15 @@
-"""One server process for a module's tests, each of which has a queue of its own."""
+"""One server process on each store for a module's tests, each of which has a queue of its own."""
 
 from collections.abc import AsyncGenerator
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import pytest_asyncio
 
+from tests.databases import Database
 from tests.promises.servers import ServerProcess, http_client, running_server
+from tests.stores import STORES
 
 
 @pytest.fixture(scope="module")
@@ -17,12 +18,20 @@ def server_settings() -> dict[str, Any]:
     return {}
 
 
+@pytest.fixture(scope="module", params=sorted(STORES))
+def server_store_url(request: pytest.FixtureRequest) -> str:
+    return STORES[request.param](request)
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def server(
-    server_settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+    server_store_url: str,
+    server_settings: dict[str, Any],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncGenerator[ServerProcess]:
     """Shared by the tests of a module: it is neither killed nor frozen."""
-    async with running_server(tmp_path_factory.mktemp("server"), **server_settings) as server:
+    folder = tmp_path_factory.mktemp("server")
+    async with running_server(folder, database_url=server_store_url, **server_settings) as server:
         yield server
 
 
@@ -39,5 +48,5 @@ def queue(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def database(server: ServerProcess) -> Path:
+def database(server: ServerProcess) -> Database:
     return server.database

@@ -1,14 +1,13 @@
-"""What stands in the file, read by another connection than the server's: rows, the trail, and what
+"""What stands in the store, read by another connection than the server's: rows, the trail, and what
 must be true of every trail.
 """
 
-import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from itertools import groupby, pairwise
-from pathlib import Path
 from typing import Any, Final, NamedTuple
+
+from tests.databases import Database
 
 # The picture of DESIGN section 2, said once more: where each action leads from and to.
 PATHS: Final[Mapping[str, tuple[str, set[str]]]] = {
@@ -49,7 +48,7 @@ DISAGREEMENTS: Final = """
       FROM jobs
       LEFT JOIN job_events AS last
              ON last.id = (SELECT max(id) FROM job_events WHERE job_id = jobs.id)
-     WHERE last.to_status IS NOT jobs.status
+     WHERE last.to_status IS DISTINCT FROM jobs.status
 """
 
 # The counters are written with the events: whatever happened, they tell the same.
@@ -61,37 +60,24 @@ COUNTED: Final = """
 TOLD: Final = "SELECT action, count(*) AS n FROM job_events GROUP BY action ORDER BY action"
 
 
-def rows(database: Path, sql: str, *parameters: object) -> list[dict[str, Any]]:
-    """What another process reads in the file now."""
-    with closing(sqlite3.connect(database)) as connection:
-        connection.row_factory = sqlite3.Row
-        return [dict(row) for row in connection.execute(sql, parameters)]
-
-
-def value(database: Path, sql: str, *parameters: object) -> Any:
-    """The one value of the one row."""
-    ((found,),) = (row.values() for row in rows(database, sql, *parameters))
-    return found
-
-
 def micros(moment: str) -> int:
     """A time as it is answered, as it is stored."""
     since = datetime.fromisoformat(moment) - datetime(1970, 1, 1, tzinfo=UTC)
     return since // timedelta(microseconds=1)
 
 
-def stored_jobs(database: Path) -> dict[int, dict[str, Any]]:
+def stored_jobs(database: Database) -> dict[int, dict[str, Any]]:
     """All jobs, with the columns that no answer shows."""
-    return {row["id"]: row for row in rows(database, "SELECT * FROM jobs")}
+    return {row["id"]: row for row in database.rows("SELECT * FROM jobs")}
 
 
-def trails(database: Path) -> dict[int, list[Event]]:
+def trails(database: Database) -> dict[int, list[Event]]:
     """Every job's events, in their order."""
-    events = (Event(**row) for row in rows(database, TRAILS))
+    events = (Event(**row) for row in database.rows(TRAILS))
     return {job_id: list(trail) for job_id, trail in groupby(events, lambda it: it.job_id)}
 
 
-def trail_of(database: Path, job_id: int) -> list[Event]:
+def trail_of(database: Database, job_id: int) -> list[Event]:
     return trails(database)[job_id]
 
 
@@ -99,7 +85,7 @@ def actions(events: Iterable[Event]) -> list[str]:
     return [event.action for event in events]
 
 
-def faults_of_trails(database: Path) -> list[str]:
+def faults_of_trails(database: Database) -> list[str]:
     """What contradicts promises 2, 4 and 6 in any job's trail; nothing, if they hold."""
     jobs, found = stored_jobs(database), trails(database)
     faults = [f"job {job_id} has events and no row" for job_id in found.keys() - jobs.keys()]

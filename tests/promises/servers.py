@@ -1,6 +1,4 @@
-"""Real server processes: each on a free port and a file of its own; started, stopped, frozen and
-killed by its pid.
-"""
+"""Real server processes, each on a free port: started, stopped, frozen and killed by its pid."""
 
 import asyncio
 import os
@@ -15,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import httpx
 
-from tests.api.stores import put_empty_store
+from tests.databases import Database
+from tests.stores import put_empty_store, sqlite_url
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
@@ -79,10 +78,11 @@ async def connected(port: int) -> AsyncGenerator[tuple[StreamReader, StreamWrite
 
 
 class ServerProcess:
-    """A server that may be started again and again on its file and port.
+    """A server that may be started again and again on its store and port.
 
     `settings` are the ORC_ settings that differ, in lower case; `command` is another way to start;
-    `{port}` in it is the port. Unless it is to be `fresh`, the file is there and has its schema.
+    `{port}` in it is the port. Without a `database_url` its store is a file in the folder, which
+    has its schema, unless it is to be `fresh`.
     """
 
     def __init__(
@@ -91,20 +91,23 @@ class ServerProcess:
         *,
         command: Sequence[str] = ORC_SERVE,
         fresh: bool = False,
+        database_url: str = "",
         **settings: Any,
     ) -> None:
-        self.database = folder / "orc.db"
-        if not fresh and not self.database.exists():
-            put_empty_store(self.database)
+        path = folder / "orc.db"
+        if not database_url and not fresh and not path.exists():
+            put_empty_store(path)
+        self.database = Database(database_url or sqlite_url(path))
         self.port = free_port()
         self.url = f"http://{LOCAL}:{self.port}"
         self._command = [word.format(port=self.port) for word in command]
         self._settings = {
-            "database_url": f"sqlite+aiosqlite:///{self.database}",
+            "database_url": self.database.url,
             "port": self.port,
             **QUICK,
             **settings,
         }
+        self._folder = folder
         self._log = folder / f"server-{self.port}.log"
         self._process: Process | None = None
 
@@ -123,7 +126,7 @@ class ServerProcess:
         environment |= {f"ORC_{name.upper()}": str(value) for name, value in self._settings.items()}
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                *self._command, env=environment, cwd=self.database.parent, stdout=log, stderr=log
+                *self._command, env=environment, cwd=self._folder, stdout=log, stderr=log
             )
 
     async def start(self) -> None:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.databases import Database
 from tests.promises.calls import claim, ok, report
-from tests.promises.records import faults_of_trails, rows, stored_jobs, trails, value
+from tests.promises.records import faults_of_trails, stored_jobs, trails
 from tests.promises.servers import http_client, running_server, until
 from tests.promises.writers import Crowd, Ledger
 
@@ -17,7 +18,7 @@ LEFT = "SELECT count(*) FROM jobs WHERE finished_at IS NULL"
 ACTION_OF = {"succeeded": "succeed", "failed": "fail", "queued": "release"}
 
 
-def lost(ledger: Ledger, database: Path) -> list[str]:
+def lost(ledger: Ledger, database: Database) -> list[str]:
     """What was answered and does not stand in the file."""
     jobs = stored_jobs(database)
     steps = {
@@ -45,9 +46,12 @@ def lost(ledger: Ledger, database: Path) -> list[str]:
 
 
 async def test_what_was_answered_survives_kills_in_the_middle_of_a_hundred_writers(
-    tmp_path: Path,
+    tmp_path: Path, store_url: str
 ) -> None:
-    async with running_server(tmp_path) as server, http_client(server.url) as http:
+    async with (
+        running_server(tmp_path, database_url=store_url) as server,
+        http_client(server.url) as http,
+    ):
         crowd = Crowd(server, http)
         async with asyncio.TaskGroup() as group:
             group.create_task(crowd.run())
@@ -64,7 +68,7 @@ async def test_what_was_answered_survives_kills_in_the_middle_of_a_hundred_write
 
         # Leases whose claim or report was cut run out; then nothing is held by anybody.
         async def nothing_runs() -> bool:
-            return value(server.database, RUNNING) == 0
+            return server.database.value(RUNNING) == 0
 
         await until(nothing_runs)
         assert {job["status"] for job in stored_jobs(server.database).values()} <= {
@@ -78,9 +82,9 @@ async def test_what_was_answered_survives_kills_in_the_middle_of_a_hundred_write
         async def work_off(name: str) -> bool:
             while (lease := await claim(http, name)) is not None:
                 ok(await report(http, lease, "succeeded"))
-            return value(server.database, LEFT) == 0
+            return server.database.value(LEFT) == 0
 
         await asyncio.gather(*(until(lambda n=n: work_off(f"late-{n}")) for n in range(8)))
         assert lost(ledger, server.database) == []
         assert faults_of_trails(server.database) == []
-        assert rows(server.database, "PRAGMA integrity_check") == [{"integrity_check": "ok"}]
+        assert server.database.is_whole()

@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.databases import Database
 from tests.promises.calls import Job, beat, claim, code, create
 from tests.promises.records import (
     Event,
@@ -28,7 +29,7 @@ pytestmark = [
 
 
 async def test_two_hundred_claims_on_a_hundred_jobs_give_each_job_once(
-    http: httpx.AsyncClient, database: Path, queue: str
+    http: httpx.AsyncClient, database: Database, queue: str
 ) -> None:
     created = await asyncio.gather(*(create(http, queue=queue) for _ in range(100)))
     answers = await asyncio.gather(
@@ -56,7 +57,7 @@ async def test_copies_of_one_claim_at_the_same_time_give_one_lease(
 
 
 async def test_no_two_leases_overlap_when_workers_fall_silent_fail_and_hand_back(
-    http: httpx.AsyncClient, database: Path, queue: str
+    http: httpx.AsyncClient, database: Database, queue: str
 ) -> None:
     wishes = {"queue": queue, "max_retries": 50, "retry": {"base_seconds": 0}}
     jobs = await asyncio.gather(*(create(http, **wishes) for _ in range(40)))
@@ -82,11 +83,11 @@ async def test_no_two_leases_overlap_when_workers_fall_silent_fail_and_hand_back
 
 
 async def test_the_reaper_and_a_heartbeat_racing_for_an_expired_lease_have_one_winner(
-    tmp_path: Path,
+    tmp_path: Path, store_url: str
 ) -> None:
     outcomes: set[str] = set()
     # Its reaper passes only when it is told to.
-    settings = {"reaper_interval_seconds": 3600}
+    settings: dict[str, Any] = {"reaper_interval_seconds": 3600, "database_url": store_url}
     async with running_server(tmp_path, **settings) as server, http_client(server.url) as http:
         for number, beats_before in enumerate((0, 30)):
             leases = await expired_leases(http, server.database, f"race-{number}", 60)

@@ -2,12 +2,12 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from tests.databases import Database
 from tests.promises.calls import Job, beat, claimed, code, create, get, ok, operate, report
 from tests.promises.records import Event, stored_jobs, trail_of
 from tests.promises.servers import until
@@ -18,7 +18,7 @@ STATUSES = ("succeeded", "failed", "queued", "cancelled")
 NEVER_GIVEN = "0123456789abcdef0123456789abcdef"
 
 
-def whole(database: Path, job_id: int) -> tuple[dict[str, Any], list[Event]]:
+def whole(database: Database, job_id: int) -> tuple[dict[str, Any], list[Event]]:
     """All that is known of a job, the columns that are never shown too."""
     return stored_jobs(database)[job_id], trail_of(database, job_id)
 
@@ -65,7 +65,7 @@ ENDS: dict[str, tuple[Callable[[httpx.AsyncClient, Job], Awaitable[None]], str |
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("held_again", [False, True], ids=["left", "held again"])
 async def test_the_token_of_a_lease_that_ended_changes_nothing(
-    http: httpx.AsyncClient, database: Path, queue: str, end: str, held_again: bool
+    http: httpx.AsyncClient, database: Database, queue: str, end: str, held_again: bool
 ) -> None:
     end_lease, repeat = ENDS[end]
     wishes = {"queue": queue, "retry": {"base_seconds": 0}, "payload": {"as": "given"}}
@@ -100,7 +100,7 @@ async def test_the_token_of_a_lease_that_ended_changes_nothing(
 
 @pytest.mark.parametrize("status", ["queued", "running", *STATUSES[:2], "cancelled"])
 async def test_a_foreign_token_changes_nothing(
-    http: httpx.AsyncClient, database: Path, queue: str, status: str
+    http: httpx.AsyncClient, database: Database, queue: str, status: str
 ) -> None:
     job_id = (await create(http, queue=queue))["id"]
     if status != "queued":
@@ -136,7 +136,7 @@ async def test_a_token_for_a_job_that_is_not_there_is_404(http: httpx.AsyncClien
 
 @pytest.mark.parametrize("status", ["succeeded", "failed", "queued"])
 async def test_among_many_reports_at_once_only_the_holders_counts(
-    http: httpx.AsyncClient, database: Path, queue: str, status: str
+    http: httpx.AsyncClient, database: Database, queue: str, status: str
 ) -> None:
     """They share a transaction, and each gets its own answer."""
     job_id = (await create(http, queue=queue))["id"]

@@ -4,11 +4,11 @@ operator took it; and then it does run again.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 import httpx
 import pytest
 
+from tests.databases import Database
 from tests.promises.calls import Job, beat, claim, claimed, create, get, ok, operate, report
 from tests.promises.records import actions, micros, stored_jobs, trail_of, trails
 from tests.promises.servers import real_seconds, until
@@ -62,7 +62,7 @@ async def is_repeated(http: httpx.AsyncClient, lease: Job) -> None:
 )
 async def test_a_job_runs_again_for_this_reason_and_not_before(
     http: httpx.AsyncClient,
-    database: Path,
+    database: Database,
     queue: str,
     worker: Callable[[httpx.AsyncClient, Job], Awaitable[None]],
     story: list[str],
@@ -85,7 +85,7 @@ async def test_a_job_runs_again_for_this_reason_and_not_before(
 
 
 async def test_while_its_worker_beats_nobody_else_gets_it(
-    http: httpx.AsyncClient, database: Path, queue: str
+    http: httpx.AsyncClient, database: Database, queue: str
 ) -> None:
     job_id = (await create(http, queue=queue))["id"]
     lease = await claimed(http, queues=[queue], lease_seconds=2)
@@ -103,7 +103,7 @@ async def test_while_its_worker_beats_nobody_else_gets_it(
 
 
 async def test_a_lease_is_never_lost_before_the_time_that_its_holder_was_told(
-    http: httpx.AsyncClient, database: Path, queue: str
+    http: httpx.AsyncClient, database: Database, queue: str
 ) -> None:
     wishes = {"queue": queue, "max_retries": 50, "retry": {"base_seconds": 0}}
     jobs = await asyncio.gather(*(create(http, **wishes) for _ in range(25)))

@@ -8,15 +8,14 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.databases import Database
 from tests.promises.calls import beat, claimed, create, get, ok, operate, report
 from tests.promises.records import (
     COUNTED,
     DISAGREEMENTS,
     TOLD,
     faults_of_trails,
-    rows,
     trail_of,
-    value,
 )
 from tests.promises.servers import http_client, running_server, until
 from tests.promises.writers import Crowd
@@ -29,7 +28,7 @@ pytestmark = [
 
 
 async def test_every_way_through_the_state_machine_is_told_as_it_was(
-    http: httpx.AsyncClient, database: Path, queue: str
+    http: httpx.AsyncClient, database: Database, queue: str
 ) -> None:
     job_id = (await create(http, queue=queue, max_retries=1, retry={"base_seconds": 0}))["id"]
     lease = await claimed(http, "w1", queues=[queue])
@@ -90,16 +89,19 @@ async def test_every_way_through_the_state_machine_is_told_as_it_was(
 
 
 async def test_no_snapshot_shows_a_status_without_its_event_and_no_kill_leaves_one(
-    tmp_path: Path,
+    tmp_path: Path, store_url: str
 ) -> None:
-    async with running_server(tmp_path) as server, http_client(server.url) as http:
+    async with (
+        running_server(tmp_path, database_url=store_url) as server,
+        http_client(server.url) as http,
+    ):
         crowd = Crowd(server, http, writers=40)
         snapshots = 0
 
         async def look(answers: int) -> bool:
             nonlocal snapshots
             snapshots += 1
-            assert await asyncio.to_thread(rows, server.database, DISAGREEMENTS) == []
+            assert await asyncio.to_thread(server.database.rows, DISAGREEMENTS) == []
             return crowd.ledger.answers >= answers
 
         async with asyncio.TaskGroup() as group:
@@ -107,8 +109,8 @@ async def test_no_snapshot_shows_a_status_without_its_event_and_no_kill_leaves_o
             await until(lambda: look(150))
             await crowd.killed_at(51)
             assert faults_of_trails(server.database) == []
-            assert rows(server.database, COUNTED) == rows(server.database, TOLD)
+            assert server.database.rows(COUNTED) == server.database.rows(TOLD)
             await crowd.restarted()
             crowd.done = True
         assert snapshots > 1
-        assert value(server.database, "SELECT count(*) FROM job_events") >= crowd.ledger.answers
+        assert server.database.value("SELECT count(*) FROM job_events") >= crowd.ledger.answers

@@ -2,20 +2,16 @@
 
 import asyncio
 import random
+import time
 from collections.abc import Iterator, Sequence
-from itertools import groupby
-from pathlib import Path
+from dataclasses import dataclass, field
 
 import httpx
 import pytest
 
-from tests.promises.calls import claim, create, ok, report
-from tests.promises.records import Event, stored_jobs, trails
+from tests.promises.calls import Job, claim, create, ok, report
 
 pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="module")]
-
-Place = tuple[int, int, int]
-"""Where a job waits: minus its priority, its `run_at`, its id."""
 
 
 async def test_one_claimer_gets_the_jobs_in_their_order(
@@ -40,62 +36,100 @@ async def test_one_claimer_gets_the_jobs_in_their_order(
     assert got == [ids[4], ids[1], ids[3], ids[5], ids[0], ids[2]]
 
 
-async def test_whatever_is_created_and_brought_back_meanwhile_the_highest_goes_first(
-    http: httpx.AsyncClient, database: Path, queue: str
-) -> None:
-    queues = [queue, f"{queue} other"]
-    chance = random.Random(7)  # noqa: S311 - the same priorities in each run
+@dataclass
+class Stay:
+    """A job in the line: from when it was surely there, to when it perhaps was not any more."""
 
-    async def produce(count: int) -> None:
+    job: Job
+    since: float = field(default_factory=time.monotonic)
+    """When its producer or worker was answered that it is queued."""
+    until: float = float("inf")
+    """When the claim was sent that got it."""
+    taken: float = float("inf")
+    """When that claim was answered."""
+
+    @property
+    def place(self) -> tuple[int, str, int]:
+        return -self.job["priority"], self.job["run_at"], self.job["id"]
+
+
+class Line:
+    """The jobs that wait, as those see it who put them there and take them out."""
+
+    def __init__(self, http: httpx.AsyncClient, queues: list[str]) -> None:
+        self.stays: list[Stay] = []
+        self._http = http
+        self._queues = queues
+        self._waiting: dict[int, Stay] = {}
+        self._early: dict[int, tuple[float, float]] = {}
+        self._chance = random.Random(7)  # noqa: S311 - the same priorities in each run
+
+    async def produce(self, count: int) -> None:
         for _ in range(count):
-            await create(http, queue=chance.choice(queues), priority=chance.randint(-3, 3))
+            wishes = {
+                "queue": self._chance.choice(self._queues),
+                "priority": self._chance.randint(-3, 3),
+            }
+            self._enters(await create(self._http, **wishes))
 
-    async def consume(name: str) -> None:
+    async def consume(self, name: str) -> None:
         taken = 0
-        while (lease := await claim(http, name, queues=queues, lease_seconds=60)) is not None:
+        while (lease := await self._claim(name)) is not None:
             taken += 1
             match taken % 4:
                 case 1:
-                    answer = await report(http, lease, "failed", retry_in_seconds=0)
+                    answer = await report(self._http, lease, "failed", retry_in_seconds=0)
                 case 2 if lease["release_count"] < 2:  # from the third on it would wait
-                    answer = await report(http, lease, "queued")
+                    answer = await report(self._http, lease, "queued")
                 case _:
-                    answer = await report(http, lease, "succeeded")
-            ok(answer)
+                    answer = await report(self._http, lease, "succeeded")
+            if ok(answer)["status"] == "queued":
+                self._enters(answer.json())
 
-    await asyncio.gather(*(produce(10) for _ in range(10)))
+    async def _claim(self, name: str) -> Job | None:
+        sent = time.monotonic()
+        lease = await claim(self._http, name, queues=self._queues, lease_seconds=60)
+        if lease is not None:
+            self._leaves(lease["id"], sent, time.monotonic())
+        return lease
+
+    def _enters(self, job: Job) -> None:
+        self._waiting[job["id"]] = Stay(job)
+        self.stays.append(self._waiting[job["id"]])
+        if job["id"] in self._early:
+            self._leaves(job["id"], *self._early.pop(job["id"]))
+
+    def _leaves(self, job_id: int, sent: float, answered: float) -> None:
+        """It may have been claimed before its producer heard that it is there."""
+        if job_id in self._waiting:
+            stay = self._waiting.pop(job_id)
+            stay.until, stay.taken = sent, answered
+        else:
+            self._early[job_id] = (sent, answered)
+
+
+def overtaken(stays: Sequence[Stay]) -> Iterator[str]:
+    """Jobs that surely waited through a claim that got another one behind them."""
+    for taken in stays:
+        for better in stays:
+            if (
+                better.place < taken.place
+                and better.since < taken.until
+                and taken.taken < better.until
+            ):
+                yield f"{taken} overtook {better}"
+
+
+async def test_whatever_is_created_and_brought_back_meanwhile_the_highest_goes_first(
+    http: httpx.AsyncClient, queue: str
+) -> None:
+    line = Line(http, [queue, f"{queue} other"])
+    await asyncio.gather(*(line.produce(10) for _ in range(10)))
     await asyncio.gather(
-        *(produce(10) for _ in range(5)), *(consume(f"worker-{n}") for n in range(12))
+        *(line.produce(10) for _ in range(5)), *(line.consume(f"worker-{n}") for n in range(12))
     )
-    await asyncio.gather(*(consume(f"late-{n}") for n in range(3)))
-
-    jobs = {id_: job for id_, job in stored_jobs(database).items() if job["queue"] in queues}
-    assert len(jobs) == 150
-    assert {job["finished_at"] is None for job in jobs.values()} == {False}
-    priorities = {job_id: job["priority"] for job_id, job in jobs.items()}
-    found = trails(database)
-    events = sorted(event for job_id in jobs for event in found[job_id])
-    assert list(out_of_order(events, priorities)) == []
-
-
-def out_of_order(events: Sequence[Event], priorities: dict[int, int]) -> Iterator[str]:
-    """Claims that took another job than the first in line, as the trail has it, step by step.
-
-    The claims of one transaction have one time, and take the first few together.
-    """
-    line: dict[int, Place] = {}
-    run_at: dict[int, int] = {}
-    for (is_claim, at), steps in groupby(events, lambda step: (step.action == "claim", step.at)):
-        if is_claim:
-            taken = {step.job_id for step in steps}
-            first = sorted(line, key=lambda job_id: line[job_id])[: len(taken)]
-            if taken != set(first):
-                yield f"at {at} {taken} were taken, and {first} were first in line"
-            for job_id in taken:
-                line.pop(job_id, None)
-            continue
-        for step in steps:
-            if step.to_status == "queued":
-                if step.action != "release":  # which keeps its place
-                    run_at[step.job_id] = step.at
-                line[step.job_id] = (-priorities[step.job_id], run_at[step.job_id], step.job_id)
+    await asyncio.gather(*(line.consume(f"late-{n}") for n in range(3)))
+    assert len({stay.job["id"] for stay in line.stays}) == 150
+    assert [stay for stay in line.stays if stay.taken == float("inf")] == []
+    assert len(line.stays) > 150
+    assert list(overtaken(line.stays)) == []

@@ -4,16 +4,15 @@ again without a second effect.
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import httpx
 import pytest
 import pytest_asyncio
 
+from tests.databases import Database
 from tests.promises.calls import Job, claimed, create, ok, operate, report
 from tests.promises.proxies import LossyProxy, lossy_proxy
-from tests.promises.records import rows
 from tests.promises.servers import ServerProcess, http_client
 from tests.promises.workers import expired_leases
 
@@ -36,7 +35,7 @@ class Call(NamedTuple):
         return await http.request(self.method, self.path, json=self.body, headers=self.headers)
 
 
-Prepare = Callable[[httpx.AsyncClient, Path, str], Awaitable[Call]]
+Prepare = Callable[[httpx.AsyncClient, Database, str], Awaitable[Call]]
 CALLS: dict[str, Prepare] = {}
 
 
@@ -51,13 +50,13 @@ def call(name: str) -> Callable[[Prepare], Prepare]:
 
 
 @call("create")
-async def _(_http: httpx.AsyncClient, _database: Path, queue: str) -> Call:
+async def _(_http: httpx.AsyncClient, _database: Database, queue: str) -> Call:
     body = {"name": "work", "queue": queue, "tags": ["a", "b"], "payload": [1, None]}
     return Call("POST", "/jobs", body, {"Idempotency-Key": f"key of {queue}"})
 
 
 @call("claim")
-async def _(http: httpx.AsyncClient, _database: Path, queue: str) -> Call:
+async def _(http: httpx.AsyncClient, _database: Database, queue: str) -> Call:
     for _ in range(3):
         await create(http, queue=queue)
     body = {
@@ -75,7 +74,7 @@ async def lease_on(http: httpx.AsyncClient, queue: str) -> Job:
 
 
 @call("heartbeat")
-async def _(http: httpx.AsyncClient, _database: Path, queue: str) -> Call:
+async def _(http: httpx.AsyncClient, _database: Database, queue: str) -> Call:
     lease = await lease_on(http, queue)
     body = {"worker_id": "w", "lease_token": lease["lease_token"], "progress": 1, "checkpoint": [2]}
     return Call("POST", f"/jobs/{lease['id']}/heartbeat", body)
@@ -83,7 +82,7 @@ async def _(http: httpx.AsyncClient, _database: Path, queue: str) -> Call:
 
 def reporting(status: str, **more: Any) -> None:
     @call(f"report {status} {' '.join(more)}")
-    async def _(http: httpx.AsyncClient, _database: Path, queue: str) -> Call:
+    async def _(http: httpx.AsyncClient, _database: Database, queue: str) -> Call:
         lease = await lease_on(http, queue)
         if status == "cancelled":
             await operate(http, lease["id"], "cancel")
@@ -101,50 +100,50 @@ reporting("cancelled")
 
 
 @call("cancel a waiting job")
-async def _(http: httpx.AsyncClient, _database: Path, queue: str) -> Call:
+async def _(http: httpx.AsyncClient, _database: Database, queue: str) -> Call:
     return Call("POST", f"/jobs/{(await create(http, queue=queue))['id']}/cancel")
 
 
 @call("cancel a running job")
-async def _(http: httpx.AsyncClient, _database: Path, queue: str) -> Call:
+async def _(http: httpx.AsyncClient, _database: Database, queue: str) -> Call:
     return Call("POST", f"/jobs/{(await lease_on(http, queue))['id']}/cancel")
 
 
 @call("cancel by force")
-async def _(http: httpx.AsyncClient, _database: Path, queue: str) -> Call:
+async def _(http: httpx.AsyncClient, _database: Database, queue: str) -> Call:
     return Call("POST", f"/jobs/{(await lease_on(http, queue))['id']}/cancel?force=true")
 
 
 @call("retry")
-async def _(http: httpx.AsyncClient, _database: Path, queue: str) -> Call:
+async def _(http: httpx.AsyncClient, _database: Database, queue: str) -> Call:
     lease = await lease_on(http, queue)
     ok(await report(http, lease, "failed", retryable=False))
     return Call("POST", f"/jobs/{lease['id']}/retry")
 
 
 @call("retry again")
-async def _(http: httpx.AsyncClient, _database: Path, queue: str) -> Call:
+async def _(http: httpx.AsyncClient, _database: Database, queue: str) -> Call:
     lease = await lease_on(http, queue)
     ok(await report(http, lease, "succeeded"))
     return Call("POST", f"/jobs/{lease['id']}/retry?again=true")
 
 
 @call("reap")
-async def _(http: httpx.AsyncClient, database: Path, queue: str) -> Call:
+async def _(http: httpx.AsyncClient, database: Database, queue: str) -> Call:
     await expired_leases(http, database, queue, 3, retry=LATER)
     return Call("POST", "/jobs/reap")
 
 
 @call("pause")
-async def _(http: httpx.AsyncClient, _database: Path, queue: str) -> Call:
+async def _(http: httpx.AsyncClient, _database: Database, queue: str) -> Call:
     await create(http, queue=queue)
     return Call("PATCH", f"/queues/{queue}", {"paused": True})
 
 
-def stands(database: Path) -> dict[str, list[Job]]:
+def stands(database: Database) -> dict[str, list[Job]]:
     """All that a call can have an effect on, but for the times of the last sign of life."""
     tables = {
-        table: rows(database, f"SELECT * FROM {table} ORDER BY 1, 2")  # noqa: S608 - named here
+        table: database.rows(f"SELECT * FROM {table} ORDER BY 1, 2")  # noqa: S608 - named here
         for table in ("jobs", "job_events", "job_tags", "idempotency_keys", "queues", "stat_deltas")
     }
     for job in tables["jobs"]:
@@ -178,7 +177,7 @@ async def test_a_call_whose_answer_was_lost_has_one_effect(
     http: httpx.AsyncClient,
     cut: httpx.AsyncClient,
     proxy: LossyProxy,
-    database: Path,
+    database: Database,
     queue: str,
 ) -> None:
     call = await CALLS[name](http, database, queue)
@@ -224,11 +223,11 @@ async def test_every_endpoint_that_writes_is_among_these_calls(http: httpx.Async
 
 
 async def test_copies_of_one_create_at_the_same_time_make_one_job(
-    http: httpx.AsyncClient, database: Path, queue: str
+    http: httpx.AsyncClient, database: Database, queue: str
 ) -> None:
     call = await CALLS["create"](http, database, queue)
     answers = await asyncio.gather(*(call.on(http) for _ in range(50)))
     assert sorted(answer.status_code for answer in answers) == [200] * 49 + [201]
     assert len({answer.json()["id"] for answer in answers}) == 1
-    (stored,) = rows(database, "SELECT count(*) AS n FROM jobs WHERE queue = ?", queue)
+    (stored,) = database.rows("SELECT count(*) AS n FROM jobs WHERE queue = ?", queue)
     assert stored["n"] == 1

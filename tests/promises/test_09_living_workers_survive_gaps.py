@@ -3,17 +3,16 @@ it takes their jobs.
 """
 
 import asyncio
-import sqlite3
 from collections.abc import Awaitable, Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
 import pytest
 
+from tests.databases import Database
 from tests.promises.calls import Job, beat, claimed, code, create, ok, report
-from tests.promises.records import actions, micros, trail_of, trails, value
+from tests.promises.records import actions, micros, trail_of, trails
 from tests.promises.servers import (
     ServerProcess,
     http_client,
@@ -58,14 +57,12 @@ async def killed(
 async def locked_out(
     server: ServerProcess, http: httpx.AsyncClient, leases: list[Job], seconds: float
 ) -> None:
-    """Another process has the file: nothing can be written, and heartbeats fail together."""
-    with closing(sqlite3.connect(server.database, isolation_level=None)) as other:
-        other.execute("BEGIN EXCLUSIVE")
+    """Another process has the store: nothing can be written, and heartbeats fail together."""
+    with server.database.locked():
         for answer in await asyncio.gather(*(beat(http, lease) for lease in leases)):
             assert (answer.status_code, code(answer)) == (503, "store-unavailable")
             assert int(answer.headers["Retry-After"]) > 0
         await real_seconds(seconds)
-        other.execute("ROLLBACK")
 
 
 class Case(NamedTuple):
@@ -79,7 +76,7 @@ CASES = {
     "frozen": Case(frozen, 2, 2.5, {}),
     "stopped": Case(stopped, 2, 2.5, {}),
     "killed": Case(killed, 2, 2.5, {}),
-    # The heartbeats alone take longer than two leases: they wait five seconds for the file.
+    # The heartbeats alone take longer than two leases: they wait five seconds for the lock.
     "locked out": Case(locked_out, 2, 0.1, {}),
     # Leases of ten seconds, and the default interval of two.
     "frozen for long": Case(frozen, 10, 21, {"reaper_interval_seconds": 2}),
@@ -93,10 +90,10 @@ PARAMETERS = [
 
 @pytest.mark.parametrize("case", PARAMETERS)
 async def test_after_a_gap_living_workers_keep_their_jobs_and_dead_ones_do_not(
-    tmp_path: Path, case: Case
+    tmp_path: Path, store_url: str, case: Case
 ) -> None:
     async with (
-        running_server(tmp_path, **case.settings) as server,
+        running_server(tmp_path, database_url=store_url, **case.settings) as server,
         http_client(server.url) as http,
     ):
         for _ in range(4):
@@ -111,7 +108,7 @@ async def test_after_a_gap_living_workers_keep_their_jobs_and_dead_ones_do_not(
         over = max(micros(lease["lease_expires_at"]) for lease in (dead, *living)) + SECOND // 10
 
         async def the_reaper_passed() -> bool:
-            return value(server.database, LAST_PASS) > over
+            return server.database.value(LAST_PASS) > over
 
         async def the_dead_ones_is_taken() -> bool:
             for lease in living:
@@ -120,7 +117,7 @@ async def test_after_a_gap_living_workers_keep_their_jobs_and_dead_ones_do_not(
 
         # Every lease has run out, and the reaper has seen it, before the first sign of life.
         await until(the_reaper_passed)
-        since = value(server.database, WATCH)
+        since = server.database.value(WATCH)
         await until(the_dead_ones_is_taken)
         for lease in living:
             ok(await report(http, lease, "succeeded"))
@@ -133,10 +130,10 @@ async def test_after_a_gap_living_workers_keep_their_jobs_and_dead_ones_do_not(
 
 
 async def test_without_a_gap_a_dead_workers_job_is_taken_within_two_intervals(
-    tmp_path: Path,
+    tmp_path: Path, store_url: str
 ) -> None:
     interval = 0.5
-    settings = {"reaper_interval_seconds": interval}
+    settings: dict[str, Any] = {"reaper_interval_seconds": interval, "database_url": store_url}
     async with running_server(tmp_path, **settings) as server, http_client(server.url) as http:
         await create(http, queue="living")
         living = await claimed(http, queues=["living"], lease_seconds=60)
@@ -147,7 +144,7 @@ async def test_without_a_gap_a_dead_workers_job_is_taken_within_two_intervals(
             job = await create(http, max_retries=0)
             await until(lambda: watched(server.database))
             lease = await claimed(http, lease_seconds=2)
-            since = value(server.database, WATCH)
+            since = server.database.value(WATCH)
 
             async def taken() -> bool:
                 return "lose" in actions(trail_of(server.database, job["id"]))
@@ -155,13 +152,13 @@ async def test_without_a_gap_a_dead_workers_job_is_taken_within_two_intervals(
             await until(taken)
             late = trail_of(server.database, job["id"])[-1].at - micros(lease["lease_expires_at"])
             assert late >= 0
-            no_gap = value(server.database, WATCH) == since
+            no_gap = server.database.value(WATCH) == since
             assert late <= 2 * interval * SECOND or not no_gap
             return no_gap
 
         await until(one_dies, 60)
 
 
-async def watched(database: Path) -> bool:
+async def watched(database: Database) -> bool:
     """Whether the reaper has begun to watch."""
-    return value(database, "SELECT count(*) FROM watch") == 1
+    return database.value("SELECT count(*) FROM watch") == 1

@@ -4,17 +4,15 @@ down is a 503 with `Retry-After`, and nothing but the store's return is needed t
 
 import asyncio
 import resource
-import sqlite3
 from collections.abc import Awaitable, Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import httpx
 import pytest
 
+from tests.databases import Database
 from tests.promises.calls import CREATED, Job, beat, claim, claimed, code, create, get, ok, report
-from tests.promises.records import rows, value
 from tests.promises.servers import ServerProcess, http_client, running_server, until
 
 pytestmark = [
@@ -124,16 +122,16 @@ BAD: Final = {
 }
 
 
-def stands(database: Path) -> dict[str, list[Job]]:
+def stands(database: Database) -> dict[str, list[Job]]:
     return {
-        table: rows(database, f"SELECT * FROM {table}")  # noqa: S608 - named above
+        table: database.rows(f"SELECT * FROM {table}")  # noqa: S608 - named above
         for table in TABLES
     }
 
 
 @pytest.mark.parametrize("name", BAD)
 async def test_bad_input_is_refused_and_nothing_is_written(
-    name: str, http: httpx.AsyncClient, database: Path, queue: str
+    name: str, http: httpx.AsyncClient, database: Database, queue: str
 ) -> None:
     bad = BAD[name]
     await create(http, queue=queue, max_retries=0)
@@ -160,11 +158,9 @@ Trouble = Callable[[ServerProcess, Callable[[], Awaitable[None]]], Awaitable[Non
 
 
 async def locked(server: ServerProcess, meanwhile: Callable[[], Awaitable[None]]) -> None:
-    """Another process has the file."""
-    with closing(sqlite3.connect(server.database, isolation_level=None)) as other:
-        other.execute("BEGIN EXCLUSIVE")
+    """Another process has the store."""
+    with server.database.locked():
         await meanwhile()
-        other.execute("ROLLBACK")
 
 
 async def disk_full(server: ServerProcess, meanwhile: Callable[[], Awaitable[None]]) -> None:
@@ -175,18 +171,26 @@ async def disk_full(server: ServerProcess, meanwhile: Callable[[], Awaitable[Non
     resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (hard, hard))
 
 
-@pytest.mark.parametrize("trouble", [locked, disk_full], ids=lambda it: it.__name__)
+@pytest.mark.parametrize(
+    ("new_store", "trouble"),
+    [("sqlite", locked), ("sqlite", disk_full), ("postgresql", locked)],
+    indirect=["new_store"],
+    ids=lambda it: it if isinstance(it, str) else it.__name__,
+)
 async def test_a_store_that_is_down_is_a_503_and_comes_back_by_itself(
-    tmp_path: Path, trouble: Trouble
+    tmp_path: Path, store_url: str, trouble: Trouble
 ) -> None:
-    async with running_server(tmp_path) as server, http_client(server.url) as http:
+    async with (
+        running_server(tmp_path, database_url=store_url) as server,
+        http_client(server.url) as http,
+    ):
         for _ in range(3):
             await create(http)
         first, second = [await claimed(http, lease_seconds=60) for _ in range(2)]
         waiting = (await http.get("/jobs?status=queued")).json()["jobs"][0]
 
         async def all_is_refused() -> None:
-            # The first waits five seconds for the file, and so do the others, together, after it.
+            # The first waits five seconds for the lock, and so do the others, together, after it.
             async with asyncio.timeout(20):
                 answers = await asyncio.gather(
                     http.post("/jobs", json={"name": "refused"}),
@@ -218,25 +222,23 @@ async def test_a_store_that_is_down_is_a_503_and_comes_back_by_itself(
         ok(await report(http, first, "succeeded"))
         ok(await report(http, second, "succeeded"))
         assert (await claim(http) or {})["id"] == waiting["id"]
-        assert rows(server.database, "PRAGMA integrity_check") == [{"integrity_check": "ok"}]
-        assert value(server.database, "SELECT count(*) FROM jobs WHERE name = 'refused'") == 0
+        assert server.database.is_whole()
+        assert server.database.value("SELECT count(*) FROM jobs WHERE name = 'refused'") == 0
 
 
 async def test_an_overloaded_server_refuses_creates_and_still_takes_heartbeats(
-    tmp_path: Path,
+    tmp_path: Path, store_url: str
 ) -> None:
-    settings: dict[str, Any] = {"max_waiting_calls": 5}
+    settings: dict[str, Any] = {"max_waiting_calls": 5, "database_url": store_url}
     async with running_server(tmp_path, **settings) as server, http_client(server.url) as http:
         await create(http)
         lease = await claimed(http, lease_seconds=60)
-        with closing(sqlite3.connect(server.database, isolation_level=None)) as other:
-            other.execute("BEGIN EXCLUSIVE")
+        with server.database.locked():
             creates = [asyncio.create_task(create_or_not(http)) for _ in range(40)]
             refused, _ = await asyncio.wait(creates, timeout=3, return_when="FIRST_COMPLETED")
             assert refused
             beating = asyncio.create_task(beat(http, lease))
             answers = [task.result() for task in refused]
-            other.execute("ROLLBACK")
         ok(await beating)
         answers = await asyncio.gather(*creates)
         codes = {code(answer) for answer in answers}
@@ -244,7 +246,7 @@ async def test_an_overloaded_server_refuses_creates_and_still_takes_heartbeats(
         overloaded = [answer for answer in answers if answer.status_code == 503]
         assert all(int(answer.headers["Retry-After"]) >= 1 for answer in overloaded)
         created = len(answers) - len(overloaded)
-        assert value(server.database, "SELECT count(*) FROM jobs") == created + 1
+        assert server.database.value("SELECT count(*) FROM jobs") == created + 1
 
 
 async def create_or_not(http: httpx.AsyncClient) -> httpx.Response:

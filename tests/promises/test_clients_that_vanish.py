@@ -5,18 +5,17 @@ wholly or not at all, and the server works on.
 import asyncio
 import json
 import random
-import sqlite3
 from asyncio import StreamReader, StreamWriter
 from collections.abc import Iterator
-from contextlib import AsyncExitStack, closing, suppress
-from pathlib import Path
+from contextlib import AsyncExitStack, suppress
 from typing import Any, Final, NamedTuple
 
 import httpx
 import pytest
 
+from tests.databases import Database
 from tests.promises.calls import Job, claim, create, ok, raw, report
-from tests.promises.records import COUNTED, TOLD, faults_of_trails, rows, value
+from tests.promises.records import COUNTED, TOLD, faults_of_trails
 from tests.promises.servers import ServerProcess, connected, until
 
 pytestmark = [
@@ -101,7 +100,7 @@ async def _report(http: httpx.AsyncClient, queue: str) -> bytes:
 
 
 async def test_requests_cut_anywhere_take_effect_wholly_or_not_at_all(
-    server: ServerProcess, http: httpx.AsyncClient, database: Path, queue: str
+    server: ServerProcess, http: httpx.AsyncClient, database: Database, queue: str
 ) -> None:
     chance = random.Random(10)  # noqa: S311 - the same cuts in each run
     requests = await requests_of_all_kinds(http, queue, chance)
@@ -112,17 +111,17 @@ async def test_requests_cut_anywhere_take_effect_wholly_or_not_at_all(
     # Leases that were given to nobody are handed back or run out.
     async def nobody_holds_one() -> bool:
         sql = "SELECT count(*) FROM jobs WHERE status = 'running' AND locked_by = 'gone'"
-        return value(database, sql) == 0
+        return database.value(sql) == 0
 
     await until(nobody_holds_one)
     assert faults_of_trails(database) == []
-    assert rows(database, COUNTED) == rows(database, TOLD)
-    made = value(database, "SELECT count(*) FROM jobs WHERE name = 'work' AND tags <> '[]'")
-    assert value(database, "SELECT count(*) FROM job_tags") == 2 * made
+    assert database.rows(COUNTED) == database.rows(TOLD)
+    made = database.value("SELECT count(*) FROM jobs WHERE CAST(tags AS text) <> '[]'")
+    assert database.value("SELECT count(*) FROM job_tags") == 2 * made
 
     whole = {request.label for request in requests if request.label and request.cut is None}
     sql = "SELECT payload FROM jobs WHERE queue = ?"
-    labels = [json.loads(row["payload"]) for row in rows(database, sql, f"{queue} made")]
+    labels = [json.loads(row["payload"]) for row in database.rows(sql, f"{queue} made")]
     assert len(labels) == len(set(labels))
     assert labels
     assert set(labels) <= whole
@@ -135,22 +134,21 @@ def in_batches(requests: list[Request]) -> Iterator[list[Request]]:
         yield requests[start : start + AT_ONCE]
 
 
-async def it_works_on(http: httpx.AsyncClient, database: Path, queue: str) -> None:
+async def it_works_on(http: httpx.AsyncClient, database: Database, queue: str) -> None:
     """A hundred acknowledged writes are seen by another connection, which can write as well."""
     after = f"{queue} after"
     created = await asyncio.gather(*(create(http, queue=after) for _ in range(100)))
-    seen = rows(database, "SELECT id FROM jobs WHERE queue = ?", after)
+    seen = database.rows("SELECT id FROM jobs WHERE queue = ?", after)
     assert {row["id"] for row in seen} == {job["id"] for job in created}
-    with closing(sqlite3.connect(database, timeout=5, isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        other.execute("ROLLBACK")
+    with database.locked():
+        pass  # which waits for every transaction that was left open
     lease = await claim(http, queues=[after])
     assert lease is not None
     ok(await report(http, lease, "succeeded"))
 
 
 async def test_clients_that_send_half_and_wait_hold_nobody_up(
-    server: ServerProcess, http: httpx.AsyncClient, database: Path, queue: str
+    server: ServerProcess, http: httpx.AsyncClient, database: Database, queue: str
 ) -> None:
     half = _create(queue, "half")[:-5]
     async with AsyncExitStack() as connections:
@@ -164,4 +162,4 @@ async def test_clients_that_send_half_and_wait_hold_nobody_up(
             answers = [await reader.read() for reader, _ in slow]
     assert {answer.split(b"\r\n")[0] for answer in answers} == {b"HTTP/1.1 408 Request Timeout"}
     assert all(b'"request-timeout"' in answer for answer in answers)
-    assert rows(database, "SELECT id FROM jobs WHERE queue = ?", f"{queue} made") == []
+    assert database.rows("SELECT id FROM jobs WHERE queue = ?", f"{queue} made") == []

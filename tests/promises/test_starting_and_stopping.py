@@ -3,16 +3,14 @@
 import asyncio
 import json
 import signal
-import sqlite3
 from asyncio import StreamReader, StreamWriter
-from contextlib import AsyncExitStack, closing
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final
 
 import pytest
 
 from tests.promises.calls import CREATED, create, get, ok, raw
-from tests.promises.records import rows, value
 from tests.promises.servers import (
     LOCAL,
     ORC_SERVE,
@@ -27,15 +25,20 @@ from tests.promises.servers import (
 pytestmark = [pytest.mark.process, pytest.mark.timeout(120)]
 
 WAYS: Final = {"orc serve": ORC_SERVE, "uvicorn": UVICORN}
+EACH_WAY: Final = pytest.mark.parametrize(
+    ("way", "new_store"),
+    [("orc serve", "sqlite"), ("uvicorn", "sqlite"), ("orc serve", "postgresql")],
+    indirect=["new_store"],
+)
 
 
 async def test_a_fresh_file_is_made_and_an_old_one_is_taken_as_it_is(tmp_path: Path) -> None:
     async with running_server(tmp_path, fresh=True) as server, http_client(server.url) as http:
         ready = ok(await http.get("/readyz"))
-        revision = value(server.database, "SELECT version_num FROM alembic_version")
+        revision = server.database.value("SELECT version_num FROM alembic_version")
         assert (ready["status"], ready["schema"]) == ("ready", revision)
         assert ready["synchronous"] == "FULL"
-        assert rows(server.database, "PRAGMA journal_mode") == [{"journal_mode": "wal"}]
+        assert server.database.rows("PRAGMA journal_mode") == [{"journal_mode": "wal"}]
         job = await create(http, payload={"kept": True})
         assert await server.stop() == 0
         await server.start()
@@ -52,7 +55,7 @@ async def test_a_second_server_on_one_file_ends_with_a_plain_word(tmp_path: Path
             assert await second.wait() != 0
         finally:
             await second.end()
-        assert f"Another server already owns {first.database}" in second.log
+        assert f"Another server already owns {first.database.file}" in second.log
         assert "postgresql+asyncpg://" in second.log
         if way == "orc serve":
             assert "Traceback" not in second.log
@@ -72,12 +75,14 @@ async def test_workers_of_uvicorn_do_not_share_an_sqlite_file(tmp_path: Path) ->
         await server.end()
 
 
-@pytest.mark.parametrize("way", WAYS)
-async def test_sigterm_answers_what_is_open_and_ends(tmp_path: Path, way: str) -> None:
+@EACH_WAY
+async def test_sigterm_answers_what_is_open_and_ends(
+    tmp_path: Path, store_url: str, way: str
+) -> None:
     """Calls that wait for the store, and one whose body is still on its way."""
     late = raw("POST", "/jobs", {"name": "work", "queue": "late"})
     async with (
-        running_server(tmp_path, command=WAYS[way]) as server,
+        running_server(tmp_path, database_url=store_url, command=WAYS[way]) as server,
         AsyncExitStack() as stack,
     ):
         for_late, *callers = [
@@ -87,15 +92,13 @@ async def test_sigterm_answers_what_is_open_and_ends(tmp_path: Path, way: str) -
             await alive(reader, writer)
         for_late[1].write(late[:-10])
         await for_late[1].drain()
-        with closing(sqlite3.connect(server.database, isolation_level=None)) as other:
-            other.execute("BEGIN EXCLUSIVE")
+        with server.database.locked():
             for _, writer in callers[1:]:
                 writer.write(raw("POST", "/jobs", {"name": "work", "queue": "waits"}))
                 await writer.drain()
             await alive(*callers[0])  # this came after the others: they have been read
             server.send(signal.SIGTERM)
             await until(lambda: refuses(server.port))
-            other.execute("ROLLBACK")
         answers = [await reader.read() for reader, _ in callers[1:]]
         for_late[1].write(late[-10:])
         answers.append(await for_late[0].read())
@@ -103,7 +106,7 @@ async def test_sigterm_answers_what_is_open_and_ends(tmp_path: Path, way: str) -
         # uvicorn alone ends by the signal that it was sent.
         assert await server.wait(15) == (0 if way == "orc serve" else -signal.SIGTERM)
         created = {json.loads(answer.partition(b"\r\n\r\n")[2])["id"] for answer in answers}
-        assert {row["id"] for row in rows(server.database, "SELECT id FROM jobs")} == created
+        assert {row["id"] for row in server.database.rows("SELECT id FROM jobs")} == created
         assert len(created) == 21
 
 
@@ -122,11 +125,15 @@ async def refuses(port: int) -> bool:
         return True
 
 
-@pytest.mark.parametrize("way", WAYS)
-async def test_sigterm_answers_all_who_wait_at_once(tmp_path: Path, way: str) -> None:
+@EACH_WAY
+async def test_sigterm_answers_all_who_wait_at_once(
+    tmp_path: Path, store_url: str, way: str
+) -> None:
     """Long polls: claims for a job, and a read for its end."""
     async with (
-        running_server(tmp_path, command=WAYS[way], shutdown_seconds=30) as server,
+        running_server(
+            tmp_path, database_url=store_url, command=WAYS[way], shutdown_seconds=30
+        ) as server,
         http_client(server.url) as http,
         AsyncExitStack() as stack,
     ):
@@ -146,18 +153,19 @@ async def test_sigterm_answers_all_who_wait_at_once(tmp_path: Path, way: str) ->
         assert await server.wait(15) == (0 if way == "orc serve" else -signal.SIGTERM)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@EACH_WAY
 async def test_at_the_deadline_everyone_is_answered_though_the_store_stands_still(
-    tmp_path: Path, way: str
+    tmp_path: Path, store_url: str, way: str
 ) -> None:
     """Claims that wait for the store, and a create whose body never ends."""
     async with (
-        running_server(tmp_path, command=WAYS[way], shutdown_seconds=1) as server,
+        running_server(
+            tmp_path, database_url=store_url, command=WAYS[way], shutdown_seconds=1
+        ) as server,
         AsyncExitStack() as stack,
     ):
         callers = [await stack.enter_async_context(connected(server.port)) for _ in range(5)]
-        with closing(sqlite3.connect(server.database, isolation_level=None)) as other:
-            other.execute("BEGIN EXCLUSIVE")
+        with server.database.locked():
             for _, writer in callers[:4]:
                 writer.write(raw("POST", "/jobs/claim", {"worker_id": "w"}))
             callers[4][1].write(raw("POST", "/jobs", {"name": "work"})[:-5])
@@ -171,4 +179,4 @@ async def test_at_the_deadline_everyone_is_answered_though_the_store_stands_stil
     codes = [json.loads(answer.partition(b"\r\n\r\n")[2])["code"] for answer in answers]
     assert set(codes) <= {"shutting-down", "store-unavailable"}
     assert codes[4] == "shutting-down"
-    assert rows(server.database, "SELECT id FROM jobs") == []
+    assert server.database.rows("SELECT id FROM jobs") == []

@@ -8,13 +8,12 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import groupby, pairwise
-from pathlib import Path
 from typing import Any, Final
 
 import httpx
 
+from tests.databases import Database
 from tests.promises.calls import Job, beat, claim, create, ok, report
-from tests.promises.records import value
 from tests.promises.servers import real_seconds, until
 
 BEATS_PER_LEASE: Final = 4
@@ -110,7 +109,7 @@ async def hire(team: Team, size: int) -> None:
 
 
 async def expired_leases(
-    http: httpx.AsyncClient, database: Path, queue: str, size: int, **wishes: Any
+    http: httpx.AsyncClient, database: Database, queue: str, size: int, **wishes: Any
 ) -> list[Job]:
     """Leases that ran out while the reaper watched, and that nobody took yet."""
     await asyncio.gather(*(create(http, queue=queue, **wishes) for _ in range(size)))
@@ -118,8 +117,8 @@ async def expired_leases(
     leases = [job for job in await asyncio.gather(*claims) if job is not None]
     assert len(leases) == size
     ok(await http.post("/jobs/reap"))  # from the first time on it watches
-    expiry = value(database, "SELECT max(lease_expires_at) FROM jobs WHERE queue = ?", queue)
-    watched = value(database, "SELECT since + 1000000 FROM watch")
+    expiry = database.value("SELECT max(lease_expires_at) FROM jobs WHERE queue = ?", queue)
+    watched = database.value("SELECT since FROM watch") + 1_000_000
 
     async def over() -> bool:
         return time.time_ns() // 1000 > max(expiry, watched)

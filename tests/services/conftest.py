@@ -9,10 +9,7 @@ import pytest
 from compute_orchestrator.db.engine import Store
 from tests.clocks import ManualClock
 from tests.store.house import House
-from tests.store.stores import migrated_file as migrated_file
-from tests.store.stores import postgres as postgres
-from tests.store.stores import store as store
-from tests.store.stores import store_url as store_url
+from tests.stores import store as store
 
 
 @pytest.fixture

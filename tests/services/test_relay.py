@@ -15,14 +15,12 @@ from tests.builders import claim_request, report
 from tests.clocks import ManualClock
 from tests.services.fakes import called
 from tests.store.house import House
-from tests.store.stores import empty_postgresql
+from tests.stores import only_postgresql
 
 LONG = 60.0
 
 
-@pytest.fixture(params=["postgresql"])
-def store_url(request: pytest.FixtureRequest) -> str:
-    return empty_postgresql(request)
+new_store = only_postgresql
 
 
 class Replica:

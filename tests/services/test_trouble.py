@@ -15,8 +15,7 @@ from compute_orchestrator.db.sqlite import SqliteStore
 from compute_orchestrator.domain.errors import StoreUnavailable
 from tests.services.fakes import Notes, called, hold, noted, submit, trouble
 from tests.store.house import House
-
-ON_SQLITE = pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)
+from tests.stores import ON_SQLITE
 
 
 async def pragma(store: Store, setting: str) -> None:

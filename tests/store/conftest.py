@@ -1,7 +1,20 @@
 """Each test of a statement runs on every store."""
 
-from tests.store.stores import house as house
-from tests.store.stores import migrated_file as migrated_file
-from tests.store.stores import postgres as postgres
-from tests.store.stores import store as store
-from tests.store.stores import store_url as store_url
+from collections.abc import AsyncGenerator
+
+import pytest
+
+from compute_orchestrator.db.engine import Store
+from tests.clocks import ManualClock
+from tests.store.house import House
+from tests.stores import store as store
+
+
+@pytest.fixture
+async def house(store: Store, clock: ManualClock) -> AsyncGenerator[House]:
+    """The services on the store."""
+    house = House(store, clock)
+    try:
+        yield house
+    finally:
+        await house.close()

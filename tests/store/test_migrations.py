@@ -27,7 +27,7 @@ from compute_orchestrator.db.migrate import (
 )
 from compute_orchestrator.db.models import Base
 from compute_orchestrator.domain.errors import SchemaUnknown
-from tests.store.stores import sqlite_url
+from tests.stores import sqlite_url
 
 TREE = Path(__file__).parents[2]
 INSERT_QUEUE = "INSERT INTO queues (name, paused) VALUES ('kept', 1)"

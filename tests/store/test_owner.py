@@ -11,7 +11,7 @@ import pytest
 from compute_orchestrator.db.engine import build_store
 from compute_orchestrator.db.owner import OwnerLock
 from compute_orchestrator.domain.errors import StoreOwned
-from tests.store.stores import sqlite_url
+from tests.stores import sqlite_url
 
 OWN = """
 import sys

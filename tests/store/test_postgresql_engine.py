@@ -29,7 +29,7 @@ from tests.clocks import START, ManualClock
 from tests.postgres import Postgres
 from tests.services.fakes import called
 from tests.store.house import House, job_row, rows, run
-from tests.store.stores import empty_postgresql
+from tests.stores import only_postgresql
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 INSERT = "INSERT INTO queues (name, paused) VALUES ('q', 0)"
@@ -39,10 +39,7 @@ LOOKS = 5_000
 """Questions to the server until what must come is there."""
 
 
-@pytest.fixture
-def store_url(request: pytest.FixtureRequest) -> str:
-    """These tests are about the one store."""
-    return empty_postgresql(request)
+new_store = only_postgresql
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ from compute_orchestrator.services.reaper import Pass
 from tests.builders import claim_request, create_call, heartbeat, report
 from tests.clocks import ManualClock
 from tests.store.house import House, everything, job_row, rows, run, trail
-from tests.store.stores import empty_postgresql
+from tests.stores import only_postgresql
 
 T = TypeVar("T")
 
@@ -40,10 +40,7 @@ WATCH_EARLIER = "UPDATE watch SET since = since - interval '1 hour'"
 DUE_EARLIER = "UPDATE jobs SET run_at = run_at - interval '1 hour' WHERE delayed = 1"
 
 
-@pytest.fixture
-def store_url(request: pytest.FixtureRequest) -> str:
-    """Only this store has replicas."""
-    return empty_postgresql(request)
+new_store = only_postgresql
 
 
 @asynccontextmanager

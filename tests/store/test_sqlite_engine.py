@@ -16,15 +16,12 @@ from compute_orchestrator.db.sqlite import SqliteStore
 from compute_orchestrator.domain.errors import UnsupportedStore
 from compute_orchestrator.domain.values import Micros
 from tests.clocks import START, ManualClock
-from tests.store.stores import empty_sqlite, sqlite_url
+from tests.stores import only_sqlite, sqlite_url
 
 FULL, NORMAL = 2, 1
 
 
-@pytest.fixture
-def store_url(request: pytest.FixtureRequest) -> str:
-    """These tests are about the one store."""
-    return empty_sqlite(request)
+new_store = only_sqlite
 
 
 @pytest.fixture
