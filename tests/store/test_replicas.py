@@ -17,6 +17,8 @@ import asyncpg
 import pytest
 
 from compute_orchestrator.db.engine import Store, build_store
+from compute_orchestrator.db.sessions import ReadSession, Statement, WriteSession
+from compute_orchestrator.db.statements import claim
 from compute_orchestrator.db.statements.read import find_jobs
 from compute_orchestrator.domain.errors import InvalidTransition, LeaseLost
 from compute_orchestrator.domain.job import Job
@@ -25,6 +27,7 @@ from compute_orchestrator.domain.lifecycle import Status
 from compute_orchestrator.domain.report import ReportedOutcome, Succeeded
 from compute_orchestrator.domain.retry import Failed, Obeyed, Released
 from compute_orchestrator.domain.values import JobId, Micros, micros
+from compute_orchestrator.services import jobs as job_service
 from compute_orchestrator.services.operations import CancelCall, RetryCall
 from compute_orchestrator.services.reaper import Pass
 from tests.builders import claim_request, create_call, heartbeat, report
@@ -170,6 +173,32 @@ async def test_jobs_that_another_holds_are_passed_over_however_many_they_are(
             *(house.claims.claim(claim_request("w", *queues)) for queues in ["ab", "ab", "ab"])
         )
     assert sorted(job.queue for job in jobs if job) == ["a", "b"]
+
+
+async def test_claims_of_large_jobs_are_brought_in_parts_and_nobody_goes_empty(
+    replicas: list[House], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What takes longer than a statement may is rolled back, and would be tried for ever."""
+    house = replicas[0]
+    monkeypatch.setattr(claim, "LARGEST_ANSWER_BYTES", 25)
+    for size in (1, 8, 8, 8, 8, 100, 8):
+        await house.create(payload=f'"{"x" * size}"')
+    brought: list[int] = []
+    fetch = WriteSession.fetch
+
+    async def noted(session: WriteSession, statement: Statement, **parameters: Any) -> Any:
+        rows = await fetch(session, statement, **parameters)
+        if statement is claim.CLAIM:
+            brought.append(len(rows))
+        return rows
+
+    monkeypatch.setattr(WriteSession, "fetch", noted)
+    async with house.transactions.write() as session:
+        requests = [claim_request(f"w{number}") for number in range(7)]
+        jobs = await claim.claim_jobs(session, requests, ["default"], 60)
+    assert [job and len(job.payload or "") for job in jobs] == [3, 10, 10, 10, 10, 102, 10]
+    assert [job and job.locked_by for job in jobs] == [f"w{number}" for number in range(7)]
+    assert brought == [4, 2, 1]
 
 
 async def test_two_claims_with_one_request_id_are_one_claim(replicas: list[House]) -> None:
@@ -406,6 +435,29 @@ async def test_counts_that_another_folds_are_left_to_it(
     async with held(store_url, "SELECT id FROM stat_deltas FOR UPDATE"), asyncio.timeout(3):
         assert await together(*(house.stats.fold_once() for house in replicas)) == [0, 0, 0]
     assert await replicas[0].stats.fold_once() == 1
+
+
+async def test_a_create_whose_job_is_pruned_while_it_is_repeated_makes_a_new_one(
+    store_url: str, replicas: list[House], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pruning = House(build_store(store_url), ManualClock(real_now()), retention_seconds=0)
+    house = replicas[0]
+    made = await house.jobs.create(create_call(key="k"))
+    await house.reports.report(report(await house.claim("w")))
+    find, pruned = job_service.find_jobs, list[int]()
+
+    async def after_the_pruner(session: ReadSession, job_ids: Sequence[JobId]) -> Any:
+        pruned.append((await pruning.reaper.reap_once()).pruned)
+        return await find(session, job_ids)
+
+    monkeypatch.setattr(job_service, "find_jobs", after_the_pruner)
+    again = await house.jobs.create(create_call(key="k"))
+    await pruning.close()
+    await pruning.store.close()
+    assert pruned == [1]
+    assert (again.new, again.job.id > made.job.id) == (True, True)
+    monkeypatch.undo()
+    assert not (await house.jobs.create(create_call(key="k"))).new
 
 
 async def test_pruners_of_all_replicas_at_once_delete_each_job_once(store_url: str) -> None:

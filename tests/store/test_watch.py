@@ -1,11 +1,13 @@
 """The watch of promise 9: a lease is taken only by a reaper that was awake for as long as it is."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compute_orchestrator.db.engine import Store
-from compute_orchestrator.db.sessions import WriteSession
+from compute_orchestrator.db.sessions import ReadSession, Statement, WriteSession
 from compute_orchestrator.db.statements.claim import claim_jobs
 from compute_orchestrator.db.statements.create import create_jobs
 from compute_orchestrator.db.statements.reap import (
@@ -16,7 +18,7 @@ from compute_orchestrator.db.statements.reap import (
 )
 from compute_orchestrator.domain.lifecycle import Status
 from compute_orchestrator.domain.retry import Failed
-from compute_orchestrator.domain.values import Micros, micros
+from compute_orchestrator.domain.values import JsonText, Micros, micros
 from compute_orchestrator.services.reaper import Pass
 from tests.builders import claim_request, heartbeat, new_job, report
 from tests.clocks import START
@@ -265,3 +267,23 @@ async def test_any_running_sees_running_jobs_alone(house: House) -> None:
     assert await seen()
     await house.reports.report(report(job))
     assert not await seen()
+
+
+async def test_what_the_reaper_brings_is_short_however_large_the_jobs_are(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A database can't end the transaction of a replica that froze in the middle of an answer."""
+    large = JsonText(f'"{"x" * 100_000}"')
+    job = await house.running(payload=large, lease_seconds=6)
+    await house.heartbeats.beat(heartbeat(job, progress=large, checkpoint=large))
+    brought: list[Any] = []
+    fetch = ReadSession.fetch
+
+    async def noted(session: ReadSession, statement: Statement, **parameters: Any) -> Any:
+        rows = await fetch(session, statement, **parameters)
+        brought.extend(rows)
+        return rows
+
+    monkeypatch.setattr(ReadSession, "fetch", noted)
+    assert (await house.pass_time(10)).requeued == 1
+    assert len(repr(brought)) < 10_000

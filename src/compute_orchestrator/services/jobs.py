@@ -87,6 +87,9 @@ class JobService:
     ) -> Sequence[Created | OrchestratorError]:
         keys = [call.key for call in calls if call.key is not None]
         used = await find_keys(session, keys) if keys else {}
+        before = await find_jobs(session, [call.first_job_id for call in used.values()])
+        # Between the two the pruner may have removed a job and its key.
+        used = {key: call for key, call in used.items() if call.first_job_id in before}
         fresh = [call for call in calls if call.key not in used]
         jobs = await create_jobs(session, [call.job for call in fresh]) if fresh else []
         made = dict(zip(map(id, fresh), jobs, strict=True))
@@ -97,7 +100,6 @@ class JobService:
         ]
         if keyed:
             await remember_keys(session, keyed)
-        before = await find_jobs(session, [call.first_job_id for call in used.values()])
         return [
             Created(made[id(call)], new=True)
             if id(call) in made

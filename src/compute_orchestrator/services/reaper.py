@@ -112,7 +112,7 @@ class Reaper:
         if watch.anew:
             await pull_in_leases(session)
         expired = await expired_leases(session, watch, REAP_LIMIT)
-        left = await leave_running(session, [_lost(held) for held in expired])
+        left = await leave_running(session, [_lost(held) for held in expired], unseen=True)
         statuses = [job.status for job in left.values()]
         done = Pass(
             requeued=statuses.count(Status.QUEUED),

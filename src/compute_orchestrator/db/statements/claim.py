@@ -6,6 +6,7 @@ a claim is a walk along it, whatever else is delayed or finished.
 
 import secrets
 from collections.abc import Sequence
+from typing import Final
 
 from compute_orchestrator.db.clock import seconds_between
 from compute_orchestrator.db.sessions import Statement, WriteSession
@@ -23,6 +24,12 @@ from compute_orchestrator.domain.job import Job
 from compute_orchestrator.domain.lease import ClaimRequest
 from compute_orchestrator.domain.lifecycle import Action, Status, Step
 from compute_orchestrator.domain.values import LeaseToken
+
+# What of a job makes its answer long.
+_BYTES_POSTGRESQL = " + ".join(
+    f"coalesce(octet_length(CAST({field} AS text)), 0)"
+    for field in ("payload", "checkpoint", "error")
+)
 
 # The n-th job goes to the n-th slot. Each queue gives its best n, of which the best n over all are
 # taken. On SQLite CROSS JOIN keeps the queues outside of the walk. On PostgreSQL others may hold
@@ -65,7 +72,7 @@ CLAIM = Statement(
                          ORDER BY head.priority DESC, head.run_at, head.id
                          LIMIT :n) AS numbered) AS pick
          WHERE jobs.id = pick.id
-        RETURNING {JOB_COLUMNS}
+        RETURNING {JOB_COLUMNS}, 0
     """,
     postgresql=f"""
         WITH {CLOCK_POSTGRESQL},
@@ -81,7 +88,8 @@ CLAIM = Statement(
         ),
              due AS MATERIALIZED (
             SELECT free.* FROM head
-             CROSS JOIN LATERAL (SELECT id, priority, run_at, lease_seconds, timeout_seconds
+             CROSS JOIN LATERAL (SELECT id, priority, run_at, lease_seconds, timeout_seconds,
+                                        {_BYTES_POSTGRESQL} AS bytes
                                    FROM jobs
                                   WHERE jobs.id = head.id AND delayed = 0
                                     AND lease_token IS NULL AND finished_at IS NULL
@@ -89,15 +97,18 @@ CLAIM = Statement(
              LIMIT :n
         ),
              pick AS (
-            SELECT numbered.id, slot.value AS slot,
+            SELECT numbered.id, slot.value AS slot, numbered.bytes_so_far,
                    least(coalesce(CAST(slot.value ->> 'lease_seconds' AS float8),
                                   numbered.lease_seconds, CAST(:default_lease_seconds AS float8)),
                          numbered.timeout_seconds) AS held_seconds
               FROM (SELECT due.*,
-                           row_number() OVER (ORDER BY priority DESC, run_at, id) AS n
-                      FROM due) AS numbered
+                           row_number() OVER in_line AS n,
+                           sum(bytes) OVER in_line AS bytes_so_far
+                      FROM due
+                    WINDOW in_line AS (ORDER BY priority DESC, run_at, id)) AS numbered
               JOIN jsonb_array_elements(CAST(:slots AS jsonb)) WITH ORDINALITY AS slot(value, n)
              USING (n)
+             WHERE bytes_so_far - bytes < :largest
         )
         UPDATE jobs
            SET status = 'running',
@@ -113,7 +124,7 @@ CLAIM = Statement(
                updated_at = clock.now
           FROM pick, clock
          WHERE jobs.id = pick.id AND jobs.id = ANY (ARRAY(SELECT id FROM due))
-        RETURNING {QUALIFIED_JOB_COLUMNS}
+        RETURNING {QUALIFIED_JOB_COLUMNS}, CAST(bytes_so_far AS bigint)
     """,
 )
 
@@ -173,6 +184,8 @@ CLAIMED_BEFORE = Statement(
 
 WINDOWS = (64, 4_096)
 """How many jobs of a queue may be held by others before the claim looks farther, or gives up."""
+LARGEST_ANSWER_BYTES: Final = 8 * 1024 * 1024
+"""What one statement may bring over a network, and a job: a slow one would never bring more."""
 
 
 async def claim_jobs(
@@ -197,22 +210,27 @@ async def claim_jobs(
         for request in requests
     ]
     by_token: dict[LeaseToken | None, Job] = {}
-    for window in WINDOWS:
+    windows = list(WINDOWS)
+    while windows and len(by_token) < len(slots):
         left = slots[len(by_token) :]
         rows = await session.fetch(
             CLAIM,
             slots=batch(left),
             queues=batch(queues),
             n=len(left),
-            window=len(left) + window,
+            window=len(left) + windows[0],
+            largest=LARGEST_ANSWER_BYTES,
             default_lease_seconds=default_lease_seconds,
         )
-        jobs = [job_from(row) for row in rows]
+        jobs = [job_from(row[:-1]) for row in rows]
         session.record([_step(job) for job in jobs])
         by_token |= {job.lease_token: job for job in jobs}
-        # Where others may hold jobs a short answer may only tell that they hold the whole window.
-        if session.alone or len(by_token) == len(slots):
+        if session.alone:
             break
+        # Where others may hold jobs a short answer may only tell that they hold the whole window,
+        # and one that is large enough that there are more.
+        if max((row[-1] for row in rows), default=0) < LARGEST_ANSWER_BYTES:
+            del windows[0]
     return [by_token.get(LeaseToken(str(slot["lease_token"]))) for slot in slots]
 
 

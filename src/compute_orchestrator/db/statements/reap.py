@@ -11,8 +11,7 @@ from compute_orchestrator.db.sessions import ReadSession, Statement, WriteSessio
 from compute_orchestrator.db.statements.report import Held
 from compute_orchestrator.db.statements.rows import (
     CLOCK_POSTGRESQL,
-    JOB_COLUMNS,
-    QUALIFIED_JOB_COLUMNS,
+    LIGHT_JOB_COLUMNS,
     job_from,
 )
 from compute_orchestrator.domain.values import Micros
@@ -95,7 +94,7 @@ PULL_IN = Statement(
 
 EXPIRED = Statement(
     sqlite=f"""
-        SELECT :now AS store_now, {JOB_COLUMNS}
+        SELECT :now AS store_now, {LIGHT_JOB_COLUMNS}
           FROM jobs
          WHERE status = 'running'
            AND lease_expires_at <= :now
@@ -105,7 +104,7 @@ EXPIRED = Statement(
     # A job that a heartbeat or a report holds just now is not lost.
     postgresql=f"""
         WITH {CLOCK_POSTGRESQL}
-        SELECT clock.now AS store_now, {QUALIFIED_JOB_COLUMNS}
+        SELECT clock.now AS store_now, {LIGHT_JOB_COLUMNS}
           FROM jobs CROSS JOIN clock
          WHERE status = 'running'
            AND lease_expires_at <= clock.now
@@ -142,6 +141,8 @@ async def pull_in_leases(session: WriteSession) -> None:
 
 
 async def expired_leases(session: WriteSession, watch: Watch, limit: int) -> Sequence[Held]:
-    """At most `limit` running jobs whose lease ran out under the eyes of the reaper."""
+    """At most `limit` running jobs whose lease ran out under the eyes of the reaper; without their
+    payloads and what else is only shown.
+    """
     rows = await session.fetch(EXPIRED, since=watch.since, n=limit)
     return [Held(job_from(row[1:]), row[0]) for row in rows]

@@ -10,6 +10,12 @@ from compute_orchestrator.domain.lifecycle import Status
 JOB_COLUMNS = ", ".join(Job._fields)
 QUALIFIED_JOB_COLUMNS = ", ".join(f"jobs.{field}" for field in Job._fields)
 
+# For who decides about a job and shows it to nobody. A database can't end the transaction of a
+# client that stopped in the middle of an answer, so an answer that nobody reads must be short.
+_ONLY_SHOWN = dict.fromkeys(("payload", "progress", "checkpoint", "result", "error"), "NULL")
+_ONLY_SHOWN["tags"] = "'[]'"
+LIGHT_JOB_COLUMNS = ", ".join(_ONLY_SHOWN.get(field, f"jobs.{field}") for field in Job._fields)
+
 # PostgreSQL's own time, read once a statement; only tests pass one.
 CLOCK_POSTGRESQL = """
     clock AS MATERIALIZED (SELECT coalesce(CAST(:now AS timestamptz), clock_timestamp()) AS now)
