@@ -174,6 +174,22 @@ async def test_every_session_has_the_settings_that_keep_a_frozen_replica_harmles
     assert {"idle_in_transaction_session_timeout", "lock_timeout", "timezone"} <= asked.keys()
 
 
+async def test_a_writer_waits_for_the_other_whatever_isolation_the_database_is_set_to(
+    store_url: str, other: asyncpg.Connection
+) -> None:
+    database = await other.fetchval("SELECT current_database()")
+    setting = "default_transaction_isolation"
+    await other.execute(f"ALTER DATABASE {database} SET {setting} = 'serializable'")
+    store = build_store(store_url)
+    try:
+        async with store.writing() as (session, _):
+            isolation = (await session.execute(text("SHOW transaction_isolation"))).scalar()
+    finally:
+        await store.close()
+        await other.execute(f"ALTER DATABASE {database} RESET {setting}")
+    assert isolation == "read committed"
+
+
 async def test_a_reader_can_not_write(store: Store) -> None:
     async with store.reading() as (session, _):
         with pytest.raises(DBAPIError, match="read-only") as refused:

@@ -19,6 +19,7 @@ import pytest
 from compute_orchestrator.db.engine import Store, build_store
 from compute_orchestrator.db.sessions import ReadSession, Statement, WriteSession
 from compute_orchestrator.db.statements import claim
+from compute_orchestrator.db.statements.queues import set_paused
 from compute_orchestrator.db.statements.read import find_jobs
 from compute_orchestrator.domain.errors import InvalidTransition, LeaseLost
 from compute_orchestrator.domain.job import Job
@@ -515,6 +516,24 @@ async def test_heartbeats_and_a_mixed_batch_of_reports_lock_in_one_order(
         )
 
     await crossed(store_url, beats, mixed)
+
+
+async def test_pauses_of_the_same_queues_the_other_way_round_do_not_wait_in_a_circle(
+    store_url: str, replicas: list[House]
+) -> None:
+    before = await deadlocks(store_url)
+
+    async def pause(house: House, paused: dict[str, bool]) -> None:
+        async with house.transactions.write() as session:
+            await set_paused(session, paused)
+
+    for number in range(30):
+        crosswise = number % 2 == 0
+        await together(
+            pause(replicas[0], {"a": crosswise, "b": not crosswise}),
+            pause(replicas[1], {"b": crosswise, "a": not crosswise}),
+        )
+    assert await deadlocks(store_url) == before
 
 
 async def test_heartbeats_and_repeated_claims_lock_in_one_order(

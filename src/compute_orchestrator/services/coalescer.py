@@ -14,8 +14,6 @@ from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from compute_orchestrator.db.sessions import WriteSession
 from compute_orchestrator.db.statements.trail import write_trail
 from compute_orchestrator.domain.errors import (
@@ -25,7 +23,7 @@ from compute_orchestrator.domain.errors import (
     StoreUnavailable,
     Unavailable,
 )
-from compute_orchestrator.services.transactions import Transactions
+from compute_orchestrator.services.transactions import TROUBLE, Transactions
 
 logger = logging.getLogger(__name__)
 
@@ -344,7 +342,7 @@ class Coalescer:
                         async with session.savepoint():
                             (answer,) = await operation.run(session, [call.item])
                             await write_trail(session)
-                    except SQLAlchemyError as error:
+                    except TROUBLE as error:
                         # In other trouble SQLite may have ended the whole transaction.
                         if not self._transactions.is_fault_of_data(error):
                             raise

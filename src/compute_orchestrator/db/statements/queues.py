@@ -3,7 +3,12 @@
 from collections.abc import Mapping
 
 from compute_orchestrator.db.sessions import ReadSession, Statement, WriteSession
-from compute_orchestrator.db.statements.rows import batch
+from compute_orchestrator.db.statements.rows import alone_with_postgresql, batch
+
+# Some are paused and others resumed: without it two who do so crosswise wait for each other.
+ALONE_WITH_QUEUES = Statement(
+    sqlite="SELECT 1", postgresql=alone_with_postgresql("'queue ' || name", "name text")
+)
 
 PAUSE = Statement(
     sqlite="""
@@ -36,6 +41,8 @@ PAUSED = Statement(
 
 async def set_paused(session: WriteSession, queues: Mapping[str, bool]) -> None:
     """Pause or resume queues."""
+    if not session.alone:
+        await session.fetch(ALONE_WITH_QUEUES, its=batch({"name": name} for name in queues))
     await session.run(PAUSE, names=batch(name for name, paused in queues.items() if paused))
     await session.run(RESUME, names=batch(name for name, paused in queues.items() if not paused))
 
