@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import httpx
 
 from tests.databases import Database
+from tests.forks import ForkedProcess
 from tests.stores import put_empty_store, sqlite_url
 
 if TYPE_CHECKING:
@@ -80,16 +81,16 @@ async def connected(port: int) -> AsyncGenerator[tuple[StreamReader, StreamWrite
 class ServerProcess:
     """A server that may be started again and again on its store and port.
 
-    `settings` are the ORC_ settings that differ, in lower case; `command` is another way to start;
-    `{port}` in it is the port. Without a `database_url` its store is a file in the folder, which
-    has its schema, unless it is to be `fresh`.
+    `settings` are the ORC_ settings that differ, in lower case. Without a `database_url` its store
+    is a file in the folder, which has its schema, unless it is to be `fresh`. Started by a fork, or
+    by a `command`, in which `{port}` is the port.
     """
 
     def __init__(
         self,
         folder: Path,
         *,
-        command: Sequence[str] = ORC_SERVE,
+        command: Sequence[str] = (),
         fresh: bool = False,
         database_url: str = "",
         **settings: Any,
@@ -109,7 +110,7 @@ class ServerProcess:
         }
         self._folder = folder
         self._log = folder / f"server-{self.port}.log"
-        self._process: Process | None = None
+        self._process: Process | ForkedProcess | None = None
 
     @property
     def pid(self) -> int:
@@ -124,6 +125,11 @@ class ServerProcess:
         """Start the process, and wait for nothing."""
         environment = dict(os.environ)
         environment |= {f"ORC_{name.upper()}": str(value) for name, value in self._settings.items()}
+        if not self._command:
+            self._process = ForkedProcess(
+                ["serve"], environment=environment, folder=self._folder, log=self._log
+            )
+            return
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *self._command, env=environment, cwd=self._folder, stdout=log, stderr=log
