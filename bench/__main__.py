@@ -12,7 +12,17 @@ from rich.console import Console
 from bench import machine, report
 from bench.measurement import MeasurementFailed
 from bench.outcome import Outcome, Report
-from bench.scenarios import alone, big, claim_report, create, pickup
+from bench.scenarios import (
+    alone,
+    big,
+    churn,
+    claim_report,
+    cost,
+    create,
+    pickup,
+    pool,
+    servers,
+)
 from bench.scenarios.turns import Options
 
 
@@ -22,6 +32,10 @@ class Scenario(StrEnum):
     ALONE = "alone"
     PICKUP = "pickup"
     BIG = "big"
+    SERVERS = "servers"
+    POOL = "pool"
+    COST = "cost"
+    CHURN = "churn"
 
 
 SCENARIOS = {
@@ -30,6 +44,10 @@ SCENARIOS = {
     Scenario.ALONE: alone.run,
     Scenario.PICKUP: pickup.run,
     Scenario.BIG: big.run,
+    Scenario.SERVERS: servers.run,
+    Scenario.POOL: pool.run,
+    Scenario.COST: cost.run,
+    Scenario.CHURN: churn.run,
 }
 
 
@@ -41,6 +59,7 @@ def main(
     seconds: Annotated[float, typer.Option(min=0.5, help="Length of a measurement.")] = 1.5,
     warmup: Annotated[float, typer.Option(min=0, help="Seconds before it, not counted.")] = 0.5,
     connections: Annotated[int, typer.Option(min=1, help="Where many are measured.")] = 64,
+    minutes: Annotated[int, typer.Option(min=1, help="Length of the churn on each store.")] = 5,
     directory: Annotated[
         Path | None,
         typer.Option(
@@ -64,6 +83,7 @@ def main(
             seconds=seconds,
             warmup_seconds=warmup,
             connections=connections,
+            minutes=minutes,
             directory=place,
             say=lambda what: out.print(f"[dim]{what}[/dim]", highlight=False),
         )

@@ -5,6 +5,7 @@ A new kind of load (bulk, sync, a long poll) is one more function here.
 
 import re
 from collections.abc import Callable, Generator
+from functools import partial
 from typing import NamedTuple, TypeAlias
 
 from pydantic import JsonValue
@@ -41,21 +42,31 @@ def create() -> Conversation:
     yield _CREATE
 
 
-def claim_and_report() -> Conversation:
+def claim_and_report(*, heartbeats: int = 0, looks: int = 0) -> Conversation:
     job = yield _CLAIM
     job_id, token = _JOB_ID.search(job), _LEASE_TOKEN.search(job)
     if job_id is None or token is None:
         raise ValueError(f"a claim's answer without id or lease_token: {job[:300]!r}")
-    body = {
-        "status": "succeeded",
-        "worker_id": WORKER,
-        "lease_token": token[1].decode(),
-        "result": RESULT,
-    }
-    yield Ask("report", request("PATCH", f"/jobs/{int(job_id[1])}/status", encode(body)), 200)
+    path = f"/jobs/{int(job_id[1])}"
+    proof = {"worker_id": WORKER, "lease_token": token[1].decode()}
+    for _ in range(heartbeats):
+        yield Ask("heartbeat", request("POST", f"{path}/heartbeat", encode(proof)), 200)
+    for _ in range(looks):
+        yield Ask("look", request("GET", path, b""), 200)
+    body = {**proof, "status": "succeeded", "result": RESULT}
+    yield Ask("report", request("PATCH", f"{path}/status", encode(body)), 200)
+
+
+def life(*, heartbeats: int = 0, looks: int = 0) -> Conversation:
+    """A job from its create to its report; the claim takes the oldest, which may be another's."""
+    yield from create()
+    yield from claim_and_report(heartbeats=heartbeats, looks=looks)
 
 
 CONVERSATIONS: dict[str, Callable[[], Conversation]] = {
     "create": create,
     "claim+report": claim_and_report,
+    "life": life,
+    "life+heartbeat": partial(life, heartbeats=1),
+    "life+heartbeat+look": partial(life, heartbeats=1, looks=1),
 }

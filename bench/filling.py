@@ -4,6 +4,7 @@ The rows are those that the server writes for the same jobs: their tags and thei
 the counters of `GET /stats` are left alone; no claim reads them.
 """
 
+import asyncio
 import json
 import os
 import sqlite3
@@ -11,6 +12,8 @@ import time
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+
+import asyncpg
 
 from bench.conversations import NAME, PAYLOAD, RESULT, TAGS, WORKER
 
@@ -45,7 +48,7 @@ _EVENTS = """
     SELECT jobs.id, step.action, step.from_status, step.to_status, step.actor, step.attempt,
            jobs.created_at, step.lease_token
       FROM jobs
-      JOIN (SELECT 'create' AS action, NULL AS from_status, 'queued' AS to_status,
+      CROSS JOIN (SELECT 'create' AS action, NULL AS from_status, 'queued' AS to_status,
                    'producer' AS actor, 0 AS attempt, NULL AS lease_token
             UNION ALL
             SELECT 'claim', 'queued', 'running', :worker, 1, :token
@@ -114,3 +117,44 @@ def _insert(
         }
         | (run if finished else wait),
     )
+
+
+_JOBS_POSTGRESQL = """
+    INSERT INTO jobs (queue, name, payload, tags, priority, status, delayed, attempt, retry_count,
+                      max_retries, release_count, run_at, retry_base_seconds, retry_factor,
+                      retry_max_seconds, retry_jitter, cancel_requested, locked_by, locked_at,
+                      result, created_at, updated_at, finished_at)
+    SELECT 'default', $4, $5, $6, CASE WHEN later THEN 50 ELSE 0 END,
+           CASE WHEN done THEN 'succeeded' ELSE 'queued' END, CAST(later AS integer),
+           CAST(done AS integer), 0,
+           3, 0, at + CASE WHEN later THEN 2 ELSE 0 END * interval '1 day',
+           1, 2, 3600, 0.2, 0, CASE WHEN done THEN $7 END, CASE WHEN done THEN at END,
+           CASE WHEN done THEN CAST($8 AS json) END, at, at, CASE WHEN done THEN at END
+      FROM (SELECT n <= $1 AS done, n > $2 AS later,
+                   now() - interval '1 day' + n * interval '1 microsecond' AS at
+              FROM generate_series(1, CAST($3 AS bigint)) AS its(n)) AS each
+"""
+_TAGS_POSTGRESQL = """
+    INSERT INTO job_tags (tag, job_id)
+    SELECT tag, jobs.id FROM jobs CROSS JOIN json_array_elements_text(tags) AS its(tag)
+"""
+
+
+def fill_postgresql(url: str, backlog: Backlog) -> None:
+    """The same in a database. Afterwards it is vacuumed, analyzed and on the disk."""
+    asyncio.run(_fill_postgresql(url, backlog))
+
+
+async def _fill_postgresql(url: str, backlog: Backlog) -> None:
+    connection = await asyncpg.connect(url)
+    waiting = backlog.finished + backlog.queued
+    texts = (NAME, json.dumps(PAYLOAD), json.dumps(TAGS), WORKER, json.dumps(RESULT))
+    await connection.execute(
+        _JOBS_POSTGRESQL, backlog.finished, waiting, waiting + backlog.delayed, *texts
+    )
+    await connection.execute(_TAGS_POSTGRESQL)
+    events = _EVENTS.replace(":worker", "$1").replace(":token", "$2")
+    await connection.execute(events, WORKER, "0" * 32)
+    for command in ("VACUUM ANALYZE", "CHECKPOINT"):
+        await connection.execute(command)
+    await connection.close()

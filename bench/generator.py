@@ -11,6 +11,7 @@ import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from itertools import cycle, islice
 from typing import cast
 
 import psutil
@@ -30,13 +31,15 @@ class Recorder:
     def __init__(self, plan: Plan) -> None:
         self.conversation = CONVERSATIONS[plan.conversation]
         self.left = plan.limit
+        self._spacing = 1 / plan.rate if plan.rate else 0.0
+        self._next_start = 0.0
         self.stopped = False
         self.recording = False
         self.conversations = 0
         self.latencies: dict[str, list[int]] = defaultdict(list)
         self.failures: Counter[str] = Counter()
         self.first_failure = ""
-        self._server = psutil.Process(plan.server_pid)
+        self._servers = [psutil.Process(pid) for pid in plan.server_pids]
         self._start = self._end = (0.0, 0.0, 0.0)
 
     def open_window(self) -> None:
@@ -48,6 +51,14 @@ class Recorder:
             self.recording = False
             self._end = self._clocks()
         self.stopped = True
+
+    def pause(self) -> float:
+        """How long the next conversation has to wait for its turn. A turn that is late is not made
+        up for: the rate is a bound.
+        """
+        now = time.monotonic()
+        self._next_start = max(now, self._next_start + self._spacing)
+        return self._next_start - now
 
     def next_conversation(self) -> Conversation | None:
         if self.stopped:
@@ -80,8 +91,8 @@ class Recorder:
         )
 
     def _clocks(self) -> tuple[float, float, float]:
-        server = self._server.cpu_times()
-        return time.perf_counter(), server.user + server.system, time.process_time()
+        servers = sum(sum(server.cpu_times()[:2]) for server in self._servers)
+        return time.perf_counter(), servers, time.process_time()
 
 
 class Connection(asyncio.Protocol):
@@ -101,6 +112,13 @@ class Connection(asyncio.Protocol):
         self._transport = cast("asyncio.WriteTransport", transport)
 
     def start(self) -> None:
+        pause = self._recorder.pause()
+        if pause:
+            asyncio.get_running_loop().call_later(pause, self._begin)
+        else:
+            self._begin()
+
+    def _begin(self) -> None:
         self._conversation = self._recorder.next_conversation()
         if self._conversation is None:
             self._ask = None
@@ -166,8 +184,8 @@ async def measure(plan: Plan) -> Measurement:
 
     # All are connected before the first one speaks.
     connections = [
-        (await loop.create_connection(lambda: Connection(recorder, closed), HOST, plan.port))[1]
-        for _ in range(plan.connections)
+        (await loop.create_connection(lambda: Connection(recorder, closed), HOST, port))[1]
+        for port in islice(cycle(plan.ports), plan.connections)
     ]
     gc.freeze()
     gc.disable()

@@ -10,17 +10,22 @@ class MeasurementFailed(Exception):
 
 
 class Plan(BaseModel):
-    """One measurement. It ends after `seconds`, or earlier when `limit` conversations are over."""
+    """One measurement. It ends after `seconds`, or earlier when `limit` conversations are over.
+
+    Connections are dealt out to `ports` in turn. No more than `rate` conversations begin in a
+    second.
+    """
 
     model_config = ConfigDict(frozen=True)
 
-    port: int
+    ports: tuple[int, ...]
     conversation: str
     connections: int
     seconds: float
     warmup_seconds: float = 0
     limit: int | None = None
-    server_pid: int
+    rate: float | None = None
+    server_pids: tuple[int, ...]
 
 
 class Latency(BaseModel):
@@ -51,6 +56,10 @@ class Measurement(BaseModel):
     @property
     def requests_per_second(self) -> float:
         return self.requests / self.seconds
+
+    @property
+    def conversations_per_second(self) -> float:
+        return self.conversations / self.seconds
 
     @property
     def server_cpu_us(self) -> float:

@@ -1,4 +1,4 @@
-"""What a scenario gives back: series of measurements by subject, and ratios between them."""
+"""What a scenario gives back: series of measurements by subject, and figures out of them."""
 
 from collections.abc import Callable
 
@@ -24,8 +24,8 @@ class Series(BaseModel):
         return self.model_copy(update={"what": step, "step": step})
 
 
-class Ratio(BaseModel):
-    """Two series compared round by round: neighbours in time, so the machine's moods cancel."""
+class Figure(BaseModel):
+    """One number a round."""
 
     what: str
     rounds: list[float]
@@ -34,7 +34,7 @@ class Ratio(BaseModel):
 class Outcome(BaseModel):
     scenario: str
     series: list[Series]
-    ratios: list[Ratio]
+    figures: list[Figure]
 
 
 class Report(BaseModel):
@@ -46,6 +46,17 @@ class Report(BaseModel):
     outcomes: list[Outcome]
 
 
-def compare(what: str, one: Series, other: Series, figure: Callable[[Measurement], float]) -> Ratio:
+def compare(
+    what: str, one: Series, other: Series, figure: Callable[[Measurement], float]
+) -> Figure:
+    """Two series, round by round: neighbours in time, so the machine's moods cancel."""
     pairs = zip(one.rounds, other.rounds, strict=True)
-    return Ratio(what=what, rounds=[figure(left) / figure(right) for left, right in pairs])
+    return Figure(what=what, rounds=[figure(left) / figure(right) for left, right in pairs])
+
+
+def jobs_a_second(series: Series) -> Figure:
+    """Where each conversation is a job's."""
+    return Figure(
+        what=f"jobs a second, {series.what}, {series.subject}",
+        rounds=[measured.conversations_per_second for measured in series.rounds],
+    )

@@ -43,8 +43,8 @@ def show_outcome(out: Console, outcome: Outcome) -> None:
     out.print()
     out.rule(outcome.scenario, align="left")
     out.print(table)
-    for ratio in outcome.ratios:
-        out.print(f"{ratio.what}: {_spread(ratio.rounds, '.2f')}", highlight=False)
+    for figure in outcome.figures:
+        out.print(f"{figure.what}: {_spread(figure.rounds, ',.2f')}", highlight=False)
 
 
 def _cells(series: Series) -> Sequence[str]:
@@ -74,4 +74,4 @@ def _cells(series: Series) -> Sequence[str]:
 def _spread(figures: Sequence[float], form: str) -> str:
     """The median, and between which two figures the rounds lay."""
     middle, low, high = statistics.median(figures), min(figures), max(figures)
-    return f"{middle:{form}} ({low:{form}}-{high:{form}})"
+    return f"{middle:{form}}" + (f" ({low:{form}}-{high:{form}})" if len(figures) > 1 else "")

@@ -24,12 +24,12 @@ NO_STORE = "none (no store)"
 
 @dataclass(frozen=True)
 class Server:
-    """A subject that runs and is ready."""
+    """A subject that runs and is ready; of several processes it has several ports and pids."""
 
     subject: str
     durability: str
-    port: int
-    pid: int
+    ports: tuple[int, ...]
+    pids: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,15 @@ def ours(database: Path, name: str = "ours, SQLite") -> Subject:
     )
 
 
-def ours_on_postgresql(url: str, name: str = "ours, PostgreSQL") -> Subject:
+def ours_on_postgresql(url: str, name: str = "ours, PostgreSQL", pool_size: int = 10) -> Subject:
     return Subject(
         name,
         command=lambda port: [str(ORC), "serve", "--port", str(port)],
-        environment={"ORC_DATABASE_URL": url, "ORC_LOG_LEVEL": "warning"},
+        environment={
+            "ORC_DATABASE_URL": url,
+            "ORC_POSTGRES_POOL_SIZE": str(pool_size),
+            "ORC_LOG_LEVEL": "warning",
+        },
         durability=lambda ready: f"PostgreSQL, synchronous_commit {ready['synchronous']}",
     )
 
@@ -104,7 +108,7 @@ def running(subject: Subject, directory: Path) -> Generator[Server]:
         )
     try:
         ready = _wait_until_ready(subject, process, port, log)
-        yield Server(subject.name, subject.durability(ready), port, process.pid)
+        yield Server(subject.name, subject.durability(ready), (port,), (process.pid,))
     finally:
         process.terminate()
         try:

@@ -24,4 +24,4 @@ def run(options: Options) -> Outcome:
         pairs[1],
         lambda measured: measured.latency["claim"].p50,
     )
-    return Outcome(scenario="alone", series=series, ratios=[claim])
+    return Outcome(scenario="alone", series=series, figures=[claim])

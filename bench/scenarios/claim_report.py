@@ -21,5 +21,5 @@ def run(options: Options) -> Outcome:
         ]
         series = in_turns("claim+report", subjects, options, measure)
     sqlite, postgresql, no_store, _ = series
-    ratios = [*beside_ceiling(sqlite, no_store), *beside_ceiling(postgresql, no_store)]
-    return Outcome(scenario="claim-report", series=series, ratios=ratios)
+    figures = [*beside_ceiling(sqlite, no_store), *beside_ceiling(postgresql, no_store)]
+    return Outcome(scenario="claim-report", series=series, figures=figures)

@@ -21,5 +21,5 @@ def run(options: Options) -> Outcome:
             lambda server: measure_for_seconds(server, "create", options),
         )
     sqlite, postgresql, no_store, _ = series
-    ratios = [*beside_ceiling(sqlite, no_store), *beside_ceiling(postgresql, no_store)]
-    return Outcome(scenario="create", series=series, ratios=ratios)
+    figures = [*beside_ceiling(sqlite, no_store), *beside_ceiling(postgresql, no_store)]
+    return Outcome(scenario="create", series=series, figures=figures)

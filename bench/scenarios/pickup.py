@@ -69,14 +69,14 @@ def run(options: Options) -> Outcome:
         )
         for (_, waits_at), its in zip(pairs, rounds, strict=True)
     ]
-    return Outcome(scenario="pickup", series=series, ratios=[])
+    return Outcome(scenario="pickup", series=series, figures=[])
 
 
 async def _pick_up(at: Server, waits_at: Server) -> Measurement:
     producer, worker = Caller(), Caller()
-    await producer.connect(at.port)
-    await worker.connect(waits_at.port)
-    process, start, taken = psutil.Process(at.pid), time.perf_counter(), list[int]()
+    await producer.connect(at.ports[0])
+    await worker.connect(waits_at.ports[0])
+    process, start, taken = psutil.Process(at.pids[0]), time.perf_counter(), list[int]()
     cpu = sum(process.cpu_times()[:2])
     for _ in range(PICKUPS):
         worker.send("POST", "/jobs/claim", worker_id="bench", wait_seconds=60)

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.load import run_load
-from bench.measurement import Measurement, Plan
-from bench.outcome import Ratio, Series, compare
+from bench.measurement import Measurement, MeasurementFailed, Plan
+from bench.outcome import Figure, Series, compare
 from bench.subjects import NO_STORE, Server, Subject, running
 
 FILLING_CONNECTIONS = 64
+LONGEST_SECONDS = 60
+"""For a number of conversations."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,7 @@ class Options:
     seconds: float
     warmup_seconds: float
     connections: int
+    minutes: int
     directory: Path
     # Told what runs now.
     say: Callable[[str], None]
@@ -59,7 +62,7 @@ def servers_in_turns(
     return series
 
 
-def beside_ceiling(subject: Series, ceiling: Series) -> list[Ratio]:
+def beside_ceiling(subject: Series, ceiling: Series) -> list[Figure]:
     return [
         compare(
             f"requests a second, {subject.subject} : ceiling",
@@ -80,14 +83,31 @@ def beside_ceiling(subject: Series, ceiling: Series) -> list[Ratio]:
 def measure_for_seconds(server: Server, conversation: str, options: Options) -> Measurement:
     return run_load(
         Plan(
-            port=server.port,
-            server_pid=server.pid,
+            ports=server.ports,
+            server_pids=server.pids,
             conversation=conversation,
             connections=options.connections,
             seconds=options.seconds,
             warmup_seconds=options.warmup_seconds,
         )
     )
+
+
+def measure_number(server: Server, conversation: str, number: int, connections: int) -> Measurement:
+    """So many conversations, however long they take."""
+    measured = run_load(
+        Plan(
+            ports=server.ports,
+            server_pids=server.pids,
+            conversation=conversation,
+            connections=connections,
+            seconds=LONGEST_SECONDS,
+            limit=number,
+        )
+    )
+    if measured.conversations != number:
+        raise MeasurementFailed(f"{measured.conversations} of {number} in {LONGEST_SECONDS} s")
+    return measured
 
 
 def fill_queue(server: Server, options: Options) -> None:
@@ -99,8 +119,8 @@ def fill_queue(server: Server, options: Options) -> None:
     if server.durability != NO_STORE:
         run_load(
             Plan(
-                port=server.port,
-                server_pid=server.pid,
+                ports=server.ports,
+                server_pids=server.pids,
                 conversation="create",
                 connections=FILLING_CONNECTIONS,
                 seconds=options.warmup_seconds + options.seconds,

@@ -24,7 +24,7 @@ from compute_orchestrator.domain.errors import StoreUnavailable, UnsupportedStor
 from compute_orchestrator.domain.values import JobId, JsonText, Micros
 from compute_orchestrator.services.transactions import Transactions
 from compute_orchestrator.services.wakeups import Wakeups
-from tests.builders import new_job
+from tests.builders import heartbeat, new_job
 from tests.clocks import START, ManualClock
 from tests.postgres import Postgres
 from tests.services.fakes import called
@@ -556,3 +556,35 @@ async def test_a_cancelled_caller_leaves_the_transaction_of_its_turn_alone(
     made = await rows(store, "SELECT name FROM jobs ORDER BY id")
     assert [row["name"] for row in made] == ["left", "stayed"]
     await nothing_is_left_open(other)
+
+
+# --- what a heartbeat costs
+
+
+UPDATES = """
+    SELECT n_tup_upd AS updated, n_tup_hot_upd AS hot
+      FROM pg_stat_user_tables WHERE relname = 'jobs'
+"""
+
+
+async def test_a_heartbeat_touches_no_index(
+    pooled: Store, clock: ManualClock, other: asyncpg.Connection
+) -> None:
+    house = House(pooled, clock)
+    before = await updates(other)
+    job = await house.running()
+    for _ in range(10):
+        await house.heartbeats.beat(heartbeat(job))
+    await house.close()
+    await pooled.close()  # a connection tells its counts at the latest when it ends
+    for _ in range(LOOKS):
+        if (await updates(other))[0] == before[0] + 11:
+            break
+    assert await updates(other) == (before[0] + 11, before[1] + 10)  # all but the claim
+
+
+async def updates(connection: asyncpg.Connection) -> tuple[int, int]:
+    """Of jobs: all, and those that touched no index."""
+    row = await connection.fetchrow(UPDATES)
+    assert row is not None
+    return row["updated"], row["hot"]
