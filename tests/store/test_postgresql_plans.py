@@ -192,7 +192,13 @@ def hot(numbers: Numbers) -> dict[str, Hot]:
         "retry_jitter": 0,
     }
     events = [[n, "claim", "queued", "running", "w", None, 1, 0, "t"] for n in waiting]
-    claim = {"slots": slots, "n": 5, "window": 69, "default_lease_seconds": 60}
+    claim = {
+        "slots": slots,
+        "n": 5,
+        "window": 69,
+        "largest": 8_000_000,
+        "default_lease_seconds": 60,
+    }
     middle = numbers.first_queued
     return {
         "claim": (CLAIM, {**claim, "queues": batch(["q0"])}),
