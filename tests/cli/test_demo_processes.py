@@ -10,7 +10,7 @@ import pytest
 
 from compute_orchestrator.cli import demo_processes
 from compute_orchestrator.cli.demo_processes import Child, Children, DemoFailed
-from compute_orchestrator.cli.demo_signals import Interrupts
+from compute_orchestrator.cli.signals import Interrupts
 
 pytestmark = pytest.mark.process
 

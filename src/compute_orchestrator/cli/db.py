@@ -1,13 +1,17 @@
-"""`orc db`: the schema by hand. An SQLite file is migrated by `orc serve` itself."""
+"""`orc db`: the schema by hand, and a copy of the whole store. An SQLite file is migrated by
+`orc serve` itself.
+"""
 
 from typing import Annotated
 
 import typer
 
+from compute_orchestrator.cli.db_copy import copy
 from compute_orchestrator.cli.plain import first_line, require_server, stop
 from compute_orchestrator.cli.serve import read_settings
 
-db_app = typer.Typer(help="The schema of the store.", no_args_is_help=True)
+db_app = typer.Typer(help="The schema of the store, and copies of it.", no_args_is_help=True)
+db_app.command("copy")(copy)
 
 DatabaseUrl = Annotated[
     str | None, typer.Option(help="The store.  [ORC_DATABASE_URL, else orc.db in this folder]")

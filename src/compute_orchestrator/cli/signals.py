@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and a closed terminal in the demo: they end the run, and never its clean-up."""
+"""Ctrl-C, SIGTERM and a closed terminal: they end what a command does, and never its clean-up."""
 
 import asyncio
 import signal
