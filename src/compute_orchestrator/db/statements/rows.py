@@ -1,8 +1,8 @@
 """How a job's row is asked for and read: the columns in the order of `domain.job.Job`."""
 
 import json
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
 
 from compute_orchestrator.domain.job import Job
 from compute_orchestrator.domain.lifecycle import Status
@@ -12,8 +12,14 @@ QUALIFIED_JOB_COLUMNS = ", ".join(f"jobs.{field}" for field in Job._fields)
 
 # For who decides about a job and shows it to nobody. A database can't end the transaction of a
 # client that stopped in the middle of an answer, so an answer that nobody reads must be short.
-_ONLY_SHOWN = dict.fromkeys(("payload", "progress", "checkpoint", "result", "error"), "NULL")
-_ONLY_SHOWN["tags"] = "'[]'"
+_ONLY_SHOWN: Final[Mapping[str, str]] = {
+    "payload": "NULL",
+    "progress": "NULL",
+    "checkpoint": "NULL",
+    "result": "NULL",
+    "error": "NULL",
+    "tags": "'[]'",
+}
 LIGHT_JOB_COLUMNS = ", ".join(_ONLY_SHOWN.get(field, f"jobs.{field}") for field in Job._fields)
 
 # PostgreSQL's own time, read once a statement; only tests pass one.
