@@ -447,19 +447,17 @@ WALKS = settings(
     phases=(Phase.reuse, Phase.generate, Phase.shrink),
     suppress_health_check=[HealthCheck.too_slow],
 )
-QUICK_RUNS = range(1)
-SLOW_RUNS = range(1, 16)
+FEW_WALKS = settings(WALKS, max_examples=3)
+SLOW = [pytest.param(WALKS, id=f"run {number}", marks=pytest.mark.slow) for number in range(1, 9)]
 
 
 @pytest.mark.timeout(400)  # a walk that fails is made shorter first, for five minutes at most
-@pytest.mark.parametrize(
-    "_run", [*QUICK_RUNS, *(pytest.param(n, marks=pytest.mark.slow) for n in SLOW_RUNS)]
-)
+@pytest.mark.parametrize("walks", [pytest.param(FEW_WALKS, id="few"), *SLOW])
 def test_every_walk_of_calls_goes_as_the_protocol_tells(
-    new_store: Callable[[], str], _run: int
+    new_store: Callable[[], str], walks: settings
 ) -> None:
     class WalkOnANewStore(Walk):
         def __init__(self) -> None:
             super().__init__(new_store())
 
-    run_state_machine_as_test(WalkOnANewStore, settings=WALKS)
+    run_state_machine_as_test(WalkOnANewStore, settings=walks)

@@ -24,7 +24,7 @@ pytestmark = [
     pytest.mark.timeout(120),
 ]
 
-CUTS: Final = 100
+CUTS: Final = 50
 """How often each kind of request is cut."""
 AT_ONCE: Final = 25
 

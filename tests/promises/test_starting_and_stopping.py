@@ -153,7 +153,15 @@ async def test_sigterm_answers_all_who_wait_at_once(
         assert await server.wait(15) == (0 if way == "orc serve" else -signal.SIGTERM)
 
 
-@EACH_WAY
+@pytest.mark.parametrize(
+    ("way", "new_store"),
+    [
+        ("orc serve", "sqlite"),
+        pytest.param("uvicorn", "sqlite", marks=pytest.mark.slow),
+        ("orc serve", "postgresql"),
+    ],
+    indirect=["new_store"],
+)
 async def test_at_the_deadline_everyone_is_answered_though_the_store_stands_still(
     tmp_path: Path, store_url: str, way: str
 ) -> None:
