@@ -1,6 +1,7 @@
 """Transactions: committed wholly or not at all, and what the driver throws is told apart."""
 
 import asyncio
+import logging
 import sqlite3
 
 import pytest
@@ -109,14 +110,20 @@ async def test_the_stores_trouble_becomes_one_error_and_its_cause_is_logged(
     async def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(ReadSession, "fetch", fail)
-    for transaction in (house.transactions.read, house.transactions.write):
-        caplog.clear()
-        with pytest.raises(StoreUnavailable) as away:
-            async with transaction() as session:
-                await find_jobs(session, [JobId(1)])
-        assert away.value.retry_after_seconds > 0
-        assert "not available" in caplog.text
+    with monkeypatch.context() as patch:
+        patch.setattr(ReadSession, "fetch", fail)
+        for transaction in (house.transactions.read, house.transactions.write):
+            with pytest.raises(StoreUnavailable) as away:
+                async with transaction() as session:
+                    await find_jobs(session, [JobId(1)])
+            assert away.value.retry_after_seconds > 0
+    cause = str(getattr(error, "orig", error))
+    for what in ("read", "write"):
+        assert f"the store is not available to {what}: {cause}" in caplog.text
+    caplog.set_level(logging.INFO)
+    await house.create()
+    assert "the store is available to write again" in caplog.text
+    assert "the store is available to read again" not in caplog.text, "nobody knows yet"
 
 
 async def test_a_savepoint_forgets_what_failed_in_it_and_no_more(house: House) -> None:

@@ -5,18 +5,19 @@ neither a cancelled caller nor a lost connection costs the pool anything.
 import asyncio
 import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import asyncpg
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from compute_orchestrator.db import postgresql
 from compute_orchestrator.db.engine import Store, build_store
-from compute_orchestrator.db.postgresql import SESSION_SETTINGS
+from compute_orchestrator.db.postgresql import LONGEST_TRANSACTION, SESSION_SETTINGS
 from compute_orchestrator.db.sessions import Statement, WriteSession
 from compute_orchestrator.db.statements.create import create_jobs
 from compute_orchestrator.db.statements.read import find_jobs
@@ -451,16 +452,47 @@ async def use_every_connection(store: Store) -> None:
 
 
 @CALLS
-async def test_after_connections_were_lost_one_call_asks_again_and_the_next_ones_work(
+async def test_after_connections_were_lost_at_most_one_call_asks_again(
     pooled: Store, other: asyncpg.Connection, call: Call
 ) -> None:
+    """None where the driver has heard of it."""
     for _ in range(2):
         await use_every_connection(pooled)
         await kill_all(other)
-        with pytest.raises(StoreUnavailable):
+        with suppress(StoreUnavailable):
             await call(pooled)
         await call(pooled)
         await use_every_connection(pooled)
+
+
+async def test_connections_that_the_database_closed_cost_no_call(
+    pooled: Store, other: asyncpg.Connection
+) -> None:
+    async with pooled.reading() as (first, _), pooled.reading() as (second, _):
+        known = [await driver_connection(first), await driver_connection(second)]
+    await kill_all(other)
+    while not all(connection.is_closed() for connection in known):
+        await other.fetchval("SELECT 1")
+    for _ in range(3):
+        await find(pooled)
+    await use_every_connection(pooled)
+
+
+async def driver_connection(session: AsyncSession) -> asyncpg.Connection:
+    raw = await (await session.connection()).get_raw_connection()
+    return cast("asyncpg.Connection", raw.driver_connection)
+
+
+async def test_a_transaction_has_an_end_where_the_server_knows_how(pooled: Store) -> None:
+    async with pooled.writing() as (session, _):
+        version, timeout = (await session.execute(text(TRANSACTION_TIMEOUT))).one()
+    assert timeout == (LONGEST_TRANSACTION if version >= 170_000 else None)
+
+
+TRANSACTION_TIMEOUT = """
+    SELECT CAST(current_setting('server_version_num') AS integer),
+           current_setting('transaction_timeout', true)
+"""
 
 
 async def test_a_connection_lost_in_the_middle_leaves_nothing_half_done(

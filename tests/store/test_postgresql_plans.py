@@ -45,6 +45,7 @@ from compute_orchestrator.db.statements.workers import RUNNING_BY_WORKER
 from tests.clocks import START
 from tests.postgres import Postgres
 
+ALL_EXPIRED = {"since": "2000-01-01T00:00:00Z", "passed_at": "2100-01-01T00:00:00Z"}
 EXECUTIONS = 7
 """From the sixth on the server may keep a plan that holds for any parameters."""
 FACTOR, MARGIN = 3, 60
@@ -232,7 +233,7 @@ def hot(numbers: Numbers) -> dict[str, Hot]:
         "next due": (NEXT_DUE, {}),
         "any running": (ANY_RUNNING, {}),
         "running by worker": (RUNNING_BY_WORKER, {}),
-        "expired": (EXPIRED, {"since": "2000-01-01T00:00:00Z", "n": 200}),
+        "expired": (EXPIRED, {**ALL_EXPIRED, "n": 200}),
         "pull in": (PULL_IN, {}),
         "find": (FIND, {"ids": batch(finished)}),
         "find to change": (FIND_TO_CHANGE, {"ids": batch(finished)}),

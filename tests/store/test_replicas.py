@@ -21,6 +21,7 @@ from compute_orchestrator.db.sessions import ReadSession, Statement, WriteSessio
 from compute_orchestrator.db.statements import claim
 from compute_orchestrator.db.statements.queues import set_paused
 from compute_orchestrator.db.statements.read import find_jobs
+from compute_orchestrator.db.statements.reap import expired_leases, note_pass
 from compute_orchestrator.domain.errors import InvalidTransition, LeaseLost
 from compute_orchestrator.domain.job import Job
 from compute_orchestrator.domain.lease import ClaimRequest
@@ -33,7 +34,7 @@ from compute_orchestrator.services.operations import CancelCall, RetryCall
 from compute_orchestrator.services.reaper import Pass
 from tests.builders import claim_request, create_call, heartbeat, report
 from tests.clocks import ManualClock
-from tests.store.house import House, everything, job_row, rows, run, trail
+from tests.store.house import INTERVAL_SECONDS, House, everything, job_row, rows, run, trail
 from tests.stores import only_postgresql
 
 T = TypeVar("T")
@@ -41,6 +42,7 @@ T = TypeVar("T")
 LOOKS = 5_000
 """Questions to the server until what must come is there."""
 WATCH_EARLIER = "UPDATE watch SET since = since - interval '1 hour'"
+STAND_STILL = Statement(sqlite="", postgresql="SELECT pg_sleep(1.2)")
 DUE_EARLIER = "UPDATE jobs SET run_at = run_at - interval '1 hour' WHERE delayed = 1"
 
 
@@ -375,6 +377,24 @@ async def test_passes_of_all_replicas_at_once_are_no_gap(replicas: list[House]) 
     await together(*(keep_passing(house) for house in replicas for _ in range(2)))
     (after,) = await rows(store, "SELECT since, last_pass_at FROM watch")
     assert after["since"] == before["since"] < after["last_pass_at"]
+
+
+async def test_a_pass_during_which_the_network_stands_still_takes_no_lease(
+    store_url: str, replicas: list[House]
+) -> None:
+    """The heartbeats stand still with it, and the database's clock goes on."""
+    house, gap = replicas[0], micros(2 * INTERVAL_SECONDS)
+    await house.create()
+    assert await house.claims.claim(claim_request("living", lease_seconds=1.0)) is not None
+    async with house.transactions.write() as session:
+        await note_pass(session, gap)
+    await run(house.store, WATCH_EARLIER)
+    async with house.transactions.write() as session:
+        watch = await note_pass(session, gap)
+        assert watch is not None
+        assert not watch.anew
+        await session.fetch(STAND_STILL)
+        assert await expired_leases(session, watch, 10) == []
 
 
 async def test_the_first_pass_of_all_replicas_at_once_makes_one_watch(

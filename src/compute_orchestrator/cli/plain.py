@@ -37,4 +37,4 @@ def require_server(command: str) -> None:
 
 def first_line(error: Exception) -> str:
     """What went wrong, without the statement and the links that SQLAlchemy adds below."""
-    return str(error).partition("\n")[0]
+    return str(error).partition("\n")[0] or "no answer came in time"  # a timeout has no words

@@ -4,25 +4,36 @@ The time is the database's own, read by each statement, so that replicas never d
 lease, whatever their own clocks say.
 """
 
+import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final, cast
 
 import asyncpg
 from sqlalchemy import event, text
-from sqlalchemy.engine import URL
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.engine import URL, ExceptionContext
+from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import (
+    AsyncConnection,
+    AsyncEngine,
+    AsyncSession,
+    create_async_engine,
+)
 
 from compute_orchestrator.db.clock import Clock, SystemClock
 from compute_orchestrator.db.sessions import ReadSession, WriteSession
 from compute_orchestrator.domain.errors import StoreUnavailable, UnsupportedStore
 from compute_orchestrator.domain.values import Micros
 
+logger = logging.getLogger(__name__)
+
 OLDEST_POSTGRESQL: Final = 15
+
+# A call is answered before the ten seconds are over that the client waits: where the network stands
+# still it waits for one statement at most, and then for one try to connect.
 POOL_TIMEOUT_SECONDS: Final = 5
-CONNECT_SECONDS: Final = 5
-COMMAND_SECONDS: Final = 10
+CONNECT_SECONDS: Final = 3
+COMMAND_SECONDS: Final = 5
 """No statement of ours is long: one that takes this time waits for a network that is gone."""
 
 CHANNEL: Final = "compute_orchestrator"
@@ -31,14 +42,46 @@ SESSION_SETTINGS: Final = {
     "application_name": "compute-orchestrator",
     # A replica that froze in a transaction would hold its rows, the watch among them, for ever.
     "idle_in_transaction_session_timeout": "10s",
-    "lock_timeout": "5s",
+    "lock_timeout": "3s",
+    # Whatever the database's own is: a write waits for the other one and goes on, as it is written.
+    "default_transaction_isolation": "read committed",
     "timezone": "UTC",
     # Compiling a statement costs more than all that these bring.
     "jit": "off",
 }
 
+LONGEST_TRANSACTION: Final = "30s"
+"""From 17 on: one that froze in the middle of a statement is not idle."""
+
+# A pooler by transaction, such as PgBouncer, takes only the settings that it tracks itself, the
+# others are to be set for the role. Each transaction may be on another connection, which knows no
+# statement of before.
+POOLED: Final[dict[str, Any]] = {
+    "server_settings": {name: SESSION_SETTINGS[name] for name in ("application_name", "timezone")},
+    "statement_cache_size": 0,
+    "prepared_statement_cache_size": 0,
+    "prepared_statement_name_func": lambda: "",
+}
+
+# In the query of the URL: it leads to such a pooler; and where the database itself is, `host:port`.
+POOLER: Final = "pgbouncer"
+DIRECT: Final = "direct"
+
+READ_ONLY: Final = "25006"
+
 # The classes of SQLSTATE that tell of the statement and its data: a bad value, a constraint.
 _FAULTS_OF_DATA: Final = ("21", "22", "23", "44")
+
+# What comes of a connection that is used without SQLAlchemy around it.
+_TROUBLE_OF_DRIVER: Final = (
+    SQLAlchemyError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+)
+
+NO_ANSWER: Final = "no answer came in time"
 
 _POSTGRESQL_EPOCH: Final = 946_684_800_000_000  # 2000-01-01 in microseconds since 1970
 
@@ -57,7 +100,7 @@ class PostgresqlStore:
         # Only a clock that was given is told to the statements: that is for tests.
         self._told: Clock | None = clock
         self._url = url
-        self._engine = postgresql_engine(url, pool_size=pool_size)
+        self._engine = postgresql_engine(url, pool_size=pool_size, command_seconds=COMMAND_SECONDS)
         # One snapshot for all that a reader asks, and no write.
         self._reading = self._engine.execution_options(
             isolation_level="REPEATABLE READ", postgresql_readonly=True
@@ -78,13 +121,14 @@ class PostgresqlStore:
                     )
                 )
             ).one()
-        if version < OLDEST_POSTGRESQL:
-            raise UnsupportedStore(
-                f"The database is PostgreSQL {version}; the store needs {OLDEST_POSTGRESQL} "
-                "or newer."
-            )
-        if encoding != "UTF8":
-            raise UnsupportedStore(f"The database is in {encoding}; the store needs UTF8.")
+            if version < OLDEST_POSTGRESQL:
+                raise UnsupportedStore(
+                    f"The database is PostgreSQL {version}; the store needs {OLDEST_POSTGRESQL} "
+                    "or newer."
+                )
+            if encoding != "UTF8":
+                raise UnsupportedStore(f"The database is in {encoding}; the store needs UTF8.")
+            await _warn_of_settings(connection)
         self.synchronous = synchronous if fsync == "on" else "fsync off"
         self.durable = fsync == "on" and synchronous != "off"
 
@@ -106,27 +150,26 @@ class PostgresqlStore:
     async def channel(
         self, hear: Callable[[str], None], on_end: Callable[[], None]
     ) -> AsyncGenerator[Callable[[str], Awaitable[None]]]:
-        """LISTEN and NOTIFY, on a connection of their own, outside of any transaction."""
-        engine = postgresql_engine(self._url, pool_size=1)
+        """LISTEN and NOTIFY, on a connection of their own, outside of any transaction.
+
+        A pooler lets nobody listen: without a direct way nothing is heard and nothing told.
+        """
+        url = _direct(self._url)
+        if url is None:
+            yield _tell_nobody
+            return
+        engine = postgresql_engine(url, pool_size=1, command_seconds=COMMAND_SECONDS)
         try:
             async with engine.connect() as pooled:
                 raw = await pooled.get_raw_connection()
                 connection = cast("asyncpg.Connection", raw.driver_connection)
-                me = connection.get_server_pid()
-
-                def on_message(_: object, sender: int, _channel: str, message: object) -> None:
-                    if sender != me:
-                        hear(str(message))
-
-                await connection.add_listener(CHANNEL, on_message)
-                connection.add_termination_listener(lambda _: on_end())
-
-                async def tell(message: str) -> None:
-                    await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, message)
-
-                yield tell
-        except (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
-            raise StoreUnavailable(f"The way to the other replicas is gone: {error}") from error
+                try:
+                    yield await _listening(connection, hear, on_end)
+                finally:
+                    connection.terminate()  # a dead one would be waited for to say good-bye
+        except _TROUBLE_OF_DRIVER as error:
+            cause = str(error) or NO_ANSWER
+            raise StoreUnavailable(f"The way to the other replicas is gone: {cause}") from error
         finally:
             await engine.dispose()
 
@@ -140,6 +183,49 @@ class PostgresqlStore:
         return None if self._told is None else self._told.now()
 
 
+async def _warn_of_settings(connection: AsyncConnection) -> None:
+    """A connection directly to the database has them all."""
+    names = ", ".join(f"current_setting('{name}')" for name in SESSION_SETTINGS)
+    found = (await connection.execute(text(f"SELECT {names}"))).one()
+    for (name, wanted), value in zip(SESSION_SETTINGS.items(), found, strict=True):
+        if value != wanted:
+            logger.warning(
+                "%s is %s: say ALTER ROLE CURRENT_USER SET %s = '%s'", name, value, name, wanted
+            )
+
+
+def _direct(url: URL) -> URL | None:
+    """The way to the database itself, as far as it is known."""
+    if POOLER not in url.query:
+        return url
+    address = str(url.query.get(DIRECT, ""))
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        return None
+    return url.difference_update_query([POOLER, DIRECT, "host"]).set(host=host, port=int(port))
+
+
+async def _tell_nobody(_message: str) -> None:
+    """Others look for themselves."""
+
+
+async def _listening(
+    connection: asyncpg.Connection, hear: Callable[[str], None], on_end: Callable[[], None]
+) -> Callable[[str], Awaitable[None]]:
+    me = connection.get_server_pid()
+
+    def on_message(_: object, sender: int, _channel: str, message: object) -> None:
+        if sender != me:
+            hear(str(message))
+
+    async def tell(message: str) -> None:
+        await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, message)
+
+    await connection.add_listener(CHANNEL, on_message)
+    connection.add_termination_listener(lambda _: on_end())
+    return tell
+
+
 def _to_wire(moment: Micros) -> tuple[int]:
     return (moment - _POSTGRESQL_EPOCH,)
 
@@ -148,8 +234,15 @@ def _from_wire(parts: tuple[int]) -> Micros:
     return Micros(parts[0] + _POSTGRESQL_EPOCH)
 
 
-def postgresql_engine(url: URL, *, pool_size: int) -> AsyncEngine:
-    """An engine whose connections bring times as microseconds and JSON as its text."""
+def postgresql_engine(
+    url: URL, *, pool_size: int, command_seconds: float | None = None
+) -> AsyncEngine:
+    """An engine whose connections bring times as microseconds and JSON as its text.
+
+    A statement may take `command_seconds`, or for ever.
+    """
+    pooled = POOLER in url.query
+    url = url.difference_update_query([POOLER, DIRECT])
     engine = create_async_engine(
         url,
         pool_size=pool_size,
@@ -158,8 +251,8 @@ def postgresql_engine(url: URL, *, pool_size: int) -> AsyncEngine:
         pool_use_lifo=True,
         connect_args={
             "timeout": CONNECT_SECONDS,
-            "command_timeout": COMMAND_SECONDS,
-            "server_settings": SESSION_SETTINGS,
+            "command_timeout": command_seconds,
+            **(POOLED if pooled else {"server_settings": SESSION_SETTINGS}),
         },
     )
 
@@ -174,9 +267,31 @@ def postgresql_engine(url: URL, *, pool_size: int) -> AsyncEngine:
         await connection.set_type_codec(
             "json", schema="pg_catalog", format="text", encoder=str, decoder=str
         )
+        if command_seconds and not pooled and connection.get_server_version() >= (17,):
+            try:
+                await connection.execute(f"SET transaction_timeout = '{LONGEST_TRANSACTION}'")
+            except _TROUBLE_OF_DRIVER as error:  # here nobody translates what the driver throws
+                raise ConnectionError(str(error) or NO_ANSWER) from error
 
     def on_connect(connection: Any, _record: Any) -> None:
         connection.run_async(teach)
 
     event.listen(engine.sync_engine, "connect", on_connect)
+    event.listen(engine.sync_engine, "checkout", _refuse_closed)
+    event.listen(engine.sync_engine, "handle_error", _give_up_on_connection)
     return engine
+
+
+def _refuse_closed(connection: Any, _record: Any, _proxy: Any) -> None:
+    """Connect anew where the database said good-bye while the connection was at rest."""
+    if connection.driver_connection.is_closed():
+        raise DisconnectionError
+
+
+def _give_up_on_connection(context: ExceptionContext) -> None:
+    """Connect anew, with the whole pool, where the old connections lead to nowhere: no answer came,
+    or they were made while the database could only be read.
+    """
+    error = context.original_exception
+    if isinstance(error, TimeoutError) or getattr(error, "sqlstate", None) == READ_ONLY:
+        context.is_disconnect = True

@@ -6,15 +6,22 @@ What it tells was committed before. It is a hint: who misses it looks a second l
 
 import asyncio
 import json
+import logging
 from collections import Counter
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 
 from compute_orchestrator.db.engine import Store
+from compute_orchestrator.domain.errors import StoreUnavailable
 from compute_orchestrator.domain.values import JobId
 from compute_orchestrator.services.wakeups import Wakeups
 
+logger = logging.getLogger(__name__)
+
 SPACING_SECONDS = 0.02
 """Between two messages of one replica."""
+QUIET_SECONDS = 30.0
+"""After that it tells that there is nothing: of a dead connection only who sends finds out."""
 LONGEST_MESSAGE_BYTES = 7_900
 """PostgreSQL takes less than 8,000."""
 LOOK = json.dumps({"look": True})
@@ -28,24 +35,38 @@ class Relay:
         self._work: Counter[str] = Counter()
         self._finished: set[JobId] = set()
         self._untold = asyncio.Event()
+        self._lost = False
 
     def tell(self, work: Mapping[str, int], finished: Collection[JobId]) -> None:
         """Have the others told soon: jobs by queue for which nobody waits here, and ended ones."""
         self._work.update(work)
-        self._finished.update(finished)
+        if len(self._finished) < LONGEST_MESSAGE_BYTES:  # so many fit into no message
+            self._finished.update(finished)
         self._untold.set()
 
     async def relay_once(self) -> None:
         """One connection's life. It ends by an error, and who supervises this comes again."""
-        async with self._store.channel(self._hear, self._untold.set) as tell:
-            self._wakeups.missed.set()  # nobody heard what was told before
-            while True:
-                await self._untold.wait()
-                await tell(self._take())
-                await asyncio.sleep(SPACING_SECONDS)
+        try:
+            async with self._store.channel(self._hear, self._untold.set) as tell:
+                self._wakeups.missed.set()  # nobody heard what was told before
+                if self._lost:
+                    logger.info("the other replicas can be heard again")
+                    self._lost = False
+                while True:
+                    await self._something_untold()
+                    await tell(self._take())
+                    await asyncio.sleep(SPACING_SECONDS)
+        except StoreUnavailable:
+            self._lost = True
+            raise
 
     async def rest(self) -> None:
         """There is none: a connection that ended is made anew."""
+
+    async def _something_untold(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(QUIET_SECONDS):
+                await self._untold.wait()
 
     def _take(self) -> str:
         self._untold.clear()

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from compute_orchestrator.domain.errors import Unavailable
+from compute_orchestrator.services.outage import Outage
 
 logger = logging.getLogger(__name__)
 
@@ -26,15 +27,19 @@ class Loop:
     failures: int = 0
 
     async def run(self) -> None:
+        begins = f"{self.name} failed and goes on"
+        outage = Outage(logger, begins=begins, ends=f"{self.name} works again")
         while True:
             try:
                 await self.step()
+                outage.is_over()
                 await self.rest()
             except Exception as error:
                 self.failures += 1
-                # Trouble of the store is one line; anything else may be a bug.
-                trace = not isinstance(error, Unavailable)
-                logger.warning("%s failed and goes on: %s", self.name, error, exc_info=trace)
+                if isinstance(error, Unavailable):
+                    outage.came(error.detail)
+                else:  # it may be a bug
+                    logger.warning("%s: %s", begins, error, exc_info=True)
                 await asyncio.sleep(self.retry_seconds)
 
 

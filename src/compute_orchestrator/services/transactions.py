@@ -14,12 +14,16 @@ from compute_orchestrator.db.engine import Store
 from compute_orchestrator.db.sessions import ReadSession, WriteSession
 from compute_orchestrator.db.statements.trail import write_trail
 from compute_orchestrator.domain.errors import StoreUnavailable
+from compute_orchestrator.services.outage import Outage
 from compute_orchestrator.services.wakeups import Wakeups
 
 logger = logging.getLogger(__name__)
 
 # A database that can't be reached, or does not answer in time, is told by the system's own errors.
 TROUBLE = (SQLAlchemyError, OSError)
+
+NO_ANSWER = "no answer came in time"
+"""What an error without words tells."""
 
 AWAY = "The store is not available now. Whether a write took effect is not known: ask again."
 
@@ -30,6 +34,14 @@ class Transactions:
     def __init__(self, store: Store, wakeups: Wakeups) -> None:
         self._store = store
         self._wakeups = wakeups
+        self._reading, self._writing = (
+            Outage(
+                logger,
+                begins=f"the store is not available to {what}",
+                ends=f"the store is available to {what} again",
+            )
+            for what in ("read", "write")
+        )
 
     def is_fault_of_data(self, error: Exception) -> bool:
         """Whether a statement failed over its data, and the transaction can go on without it."""
@@ -44,7 +56,8 @@ class Transactions:
         except TROUBLE as error:
             if self.is_fault_of_data(error):
                 raise
-            raise _away(error) from error
+            raise _away(self._reading, error) from error
+        self._reading.is_over()
 
     @asynccontextmanager
     async def write(self) -> AsyncGenerator[WriteSession]:
@@ -65,15 +78,16 @@ class Transactions:
                     await transaction.commit()
                 except TROUBLE as error:
                     await transaction.rollback()
-                    raise _away(error) from error
+                    raise _away(self._writing, error) from error
         except TROUBLE as error:
             if self.is_fault_of_data(error):
                 raise
-            raise _away(error) from error
+            raise _away(self._writing, error) from error
+        self._writing.is_over()
         self._wakeups.announce(session.steps)
 
 
-def _away(error: Exception) -> StoreUnavailable:
+def _away(outage: Outage, error: Exception) -> StoreUnavailable:
     """Log the cause, which the caller is not told."""
-    logger.warning("the store is not available: %s", getattr(error, "orig", None) or repr(error))
+    outage.came(str(getattr(error, "orig", None) or error) or NO_ANSWER)
     return StoreUnavailable(AWAY)

@@ -18,6 +18,7 @@
 | stats.py     | counters: read, fold                 |                                           |
 | queues.py    | pause                                |                                           |
 | workers.py   | sightings                            |                                           |
+| writable.py  | whether the store takes writes       |                                           |
 
 Every operation takes a list. On SQLite the list is one JSON parameter, read through `json_each`;
 JSON values travel in it as strings. Times are microseconds (`domain.values.Micros`).

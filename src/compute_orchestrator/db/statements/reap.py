@@ -33,7 +33,7 @@ PASS = Statement(
         ON CONFLICT (id) DO UPDATE
            SET since = iif(:now - last_pass_at BETWEEN 0 AND :longest_gap, since, :now),
                last_pass_at = :now
-        RETURNING since, since = last_pass_at
+        RETURNING since, since = last_pass_at, last_pass_at
     """,
     postgresql=f"""
         WITH {CLOCK_POSTGRESQL},
@@ -59,9 +59,9 @@ PASS = Statement(
              WHERE watch.id = mine.id
             RETURNING since, last_pass_at
         )
-        SELECT since, since = last_pass_at FROM first
+        SELECT since, since = last_pass_at, last_pass_at FROM first
         UNION ALL
-        SELECT since, since = last_pass_at FROM moved
+        SELECT since, since = last_pass_at, last_pass_at FROM moved
     """,
 )
 
@@ -101,14 +101,16 @@ EXPIRED = Statement(
            AND :since + CAST(round(held_seconds * 1000000) AS INTEGER) <= :now
          ORDER BY id LIMIT :n
     """,
-    # A job that a heartbeat or a report holds just now is not lost.
+    # At the time of the pass, not of this statement: in between the network may have stood still,
+    # and the heartbeats with it. A job that a heartbeat or a report holds just now is not lost.
     postgresql=f"""
         WITH {CLOCK_POSTGRESQL}
         SELECT clock.now AS store_now, {LIGHT_JOB_COLUMNS}
           FROM jobs CROSS JOIN clock
          WHERE status = 'running'
-           AND lease_expires_at <= clock.now
-           AND CAST(:since AS timestamptz) + held_seconds * interval '1 second' <= clock.now
+           AND lease_expires_at <= CAST(:passed_at AS timestamptz)
+           AND CAST(:since AS timestamptz) + held_seconds * interval '1 second'
+               <= CAST(:passed_at AS timestamptz)
          ORDER BY id LIMIT :n
            FOR UPDATE OF jobs SKIP LOCKED
     """,
@@ -117,10 +119,13 @@ EXPIRED = Statement(
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """Since when the reaper has been awake without a gap; `anew` where that begins just now."""
+    """Since when the reaper has been awake without a gap; `anew` where that begins just now, in the
+    pass that was made at `passed_at`.
+    """
 
     since: Micros
     anew: bool
+    passed_at: Micros
 
 
 async def any_running(session: ReadSession) -> bool:
@@ -132,7 +137,7 @@ async def any_running(session: ReadSession) -> bool:
 async def note_pass(session: WriteSession, longest_gap: int) -> Watch | None:
     """Write down this pass; None where another replica makes one now. The gap in microseconds."""
     rows = await session.fetch(PASS, longest_gap=longest_gap)
-    return Watch(rows[0][0], bool(rows[0][1])) if rows else None
+    return Watch(rows[0][0], bool(rows[0][1]), rows[0][2]) if rows else None
 
 
 async def pull_in_leases(session: WriteSession) -> None:
@@ -144,5 +149,5 @@ async def expired_leases(session: WriteSession, watch: Watch, limit: int) -> Seq
     """At most `limit` running jobs whose lease ran out under the eyes of the reaper; without their
     payloads and what else is only shown.
     """
-    rows = await session.fetch(EXPIRED, since=watch.since, n=limit)
+    rows = await session.fetch(EXPIRED, since=watch.since, passed_at=watch.passed_at, n=limit)
     return [Held(job_from(row[1:]), row[0]) for row in rows]
