@@ -4,7 +4,9 @@ database each, no question of their own while there is nothing, and one job wake
 
 import asyncio
 import json
+import logging
 import signal
+import time
 from asyncio import StreamReader
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 import httpx
+import psutil
 import pytest
 
 from tests.databases import Database
@@ -27,6 +30,8 @@ from tests.promises.servers import (
 )
 from tests.promises.sessions import COUNT
 from tests.stores import empty_postgresql
+
+logger = logging.getLogger(__name__)
 
 pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -97,19 +102,29 @@ async def test_a_thousand_idle_waiters_cost_next_to_nothing(
         waiting(server, http) as waiters,
     ):
         await real_seconds(TOLD_SECONDS)
-        done = database.value(TRANSACTIONS)
+        process, done = psutil.Process(server.pid), database.value(TRANSACTIONS)
+        worked = process.cpu_times()
         await real_seconds(IDLE_SECONDS)
-        assert database.value(TRANSACTIONS) - done < MOST_A_SECOND * IDLE_SECONDS
-        assert database.value(COUNT) <= POOL_SIZE + 1
+        transactions, sessions = database.value(TRANSACTIONS) - done, database.value(COUNT)
+        logger.info(
+            "%d waiters, %.0f s: %d transactions, %d sessions, %.2f s of CPU, %.0f MB",
+            *(WAITERS, IDLE_SECONDS, transactions, sessions),
+            sum(process.cpu_times()[:2]) - sum(worked[:2]),
+            process.memory_info().rss / 1e6,
+        )
+        assert transactions < MOST_A_SECOND * IDLE_SECONDS
+        assert sessions <= POOL_SIZE + 1
 
         await one_job_wakes_one(http, waiters)
 
         left = [waiter for waiter in waiters if not waiter.done()]
         assert len(left) == WAITERS - JOBS
         server.send(signal.SIGTERM)
+        told = time.monotonic()
         async with asyncio.timeout(ANSWERED_SECONDS):
             assert [await waiter for waiter in left] == [(204, None)] * len(left)
         assert await server.wait() == 0
+        logger.info("SIGTERM: all answered and ended in %.2f s", time.monotonic() - told)
 
 
 async def one_job_wakes_one(http: httpx.AsyncClient, waiters: list[Waiter]) -> None:
