@@ -125,7 +125,7 @@ def test_a_server_takes_the_proxys_calls_by_the_name_that_workers_say() -> None:
     assert settings.insecure_open
     assert settings.allowed_hosts == ("orc",)
     assert make_url(environment_of("worker")["JOB_SERVER"]).host == "orc"
-    assert "hdr Host orc" in PROXY
+    assert "hdr Host localhost" in PROXY
 
 
 def test_servers_and_the_migration_have_the_database_that_is_made() -> None:

@@ -351,7 +351,7 @@ async def test_a_server_on_the_source_is_named_and_goes_on(across: Pair) -> None
 async def test_a_server_on_the_target_is_named_and_goes_on(across: Pair) -> None:
     async with serving(across.target, ManualClock()) as world:
         for live in (False, True):
-            with pytest.raises(CannotCopy, match=r"the target.* stop (it|them) first\.$"):
+            with pytest.raises(CannotCopy, match=r"the target.* stop (it|them) first\."):
                 await across.copy(live=live)
         await create(world.http)
         assert len(await jobs_of(world)) == 1
@@ -467,6 +467,18 @@ async def test_a_target_without_a_schema_gets_it(
         await Pair(source, target).copy()
         assert target.everything() == source.everything()
         assert await asyncio.to_thread(current_revision, target.url) == head_revision()
+
+
+@pytest.mark.parametrize("role", ["source", "target"])
+async def test_a_way_through_a_pooler_is_refused(
+    role: str, postgres: Postgres, tmp_path: Path
+) -> None:
+    """Who is connected to the database can't be seen through it."""
+    plain, pooled = sqlite_url(tmp_path / "new.db"), f"{postgres.empty()}&pgbouncer=true"
+    urls = (pooled, plain) if role == "source" else (plain, pooled)
+    with pytest.raises(CannotCopy, match="PgBouncer"):
+        await copy_store(*urls, live=False, listener=Listening())
+    postgres.give_back(pooled.removesuffix("&pgbouncer=true"))
 
 
 @pytest.mark.parametrize("kind", KINDS)

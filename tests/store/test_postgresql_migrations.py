@@ -10,6 +10,7 @@ from itertools import count
 from threading import Barrier
 from typing import TypeVar
 
+import asyncpg
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
@@ -21,6 +22,7 @@ from typer.testing import CliRunner, Result
 from compute_orchestrator.cli.app import app
 from compute_orchestrator.db.engine import parse_url
 from compute_orchestrator.db.migrate import (
+    MIGRATION_LOCK,
     alembic_config,
     current_revision,
     head_revision,
@@ -294,3 +296,33 @@ def test_alembic_itself_takes_the_database_from_the_setting(
     monkeypatch.setenv("ORC_DATABASE_URL", url)
     command.upgrade(alembic_config(), "head")
     assert current_revision(url) == head_revision()
+
+
+def test_an_upgrade_waits_for_another_whatever_the_limits_of_the_role(
+    url: str, postgres: Postgres
+) -> None:
+    name = url.partition("?")[0].rpartition("/")[2]
+    limits = ["lock_timeout", "statement_timeout"]
+    if postgres.ask(lambda connection: connection.fetchval(KNOWS_TRANSACTION_TIMEOUT)):
+        limits.append("transaction_timeout")
+    with ThreadPoolExecutor(1) as thread:
+        other = thread.submit(postgres.ask, hold_the_lock_for_a_second, url)
+        while not postgres.ask(lambda connection: connection.fetchval(IS_HELD)):
+            pass
+        for limit in limits:
+            postgres.command(f"ALTER DATABASE {name} SET {limit} = '300ms'")
+        upgrade(url)
+        other.result()
+    assert postgres.ask(lambda it: it.fetchval("SELECT version_num FROM alembic_version"), url)
+
+
+async def hold_the_lock_for_a_second(connection: asyncpg.Connection) -> None:
+    async with connection.transaction():
+        await connection.execute(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")
+        await connection.execute("SELECT pg_sleep(1)")
+
+
+IS_HELD = "SELECT EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND granted)"
+KNOWS_TRANSACTION_TIMEOUT = (
+    "SELECT EXISTS (SELECT 1 FROM pg_settings WHERE name = 'transaction_timeout')"
+)

@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 from compute_orchestrator.db.engine import Store, build_store
 from compute_orchestrator.db.postgresql import SESSION_SETTINGS
-from compute_orchestrator.domain.errors import StoreUnavailable
+from compute_orchestrator.domain.errors import StoreUnavailable, UnsupportedStore
 from tests.clocks import ManualClock
 from tests.store.house import House
 from tests.stores import only_postgresql
@@ -78,6 +78,14 @@ async def test_without_a_direct_way_nothing_is_told(pooled: Store, store: Store)
         async with asyncio.timeout(20):
             assert await heard.get() == "to be heard by the other one"
     assert heard.empty()
+
+
+@pytest.mark.parametrize("words", ["pgbouncer=false", "pgbouncer=true&direct=db"])
+async def test_words_about_a_pooler_that_mean_nothing_are_refused(
+    store_url: str, words: str
+) -> None:
+    with pytest.raises(UnsupportedStore):
+        build_store(f"{store_url}&{words}")
 
 
 async def test_the_direct_way_is_taken_where_it_is_given(store_url: str) -> None:

@@ -380,7 +380,7 @@ async def test_passes_of_all_replicas_at_once_are_no_gap(replicas: list[House]) 
 
 
 async def test_a_pass_during_which_the_network_stands_still_takes_no_lease(
-    store_url: str, replicas: list[House]
+    replicas: list[House],
 ) -> None:
     """The heartbeats stand still with it, and the database's clock goes on."""
     house, gap = replicas[0], micros(2 * INTERVAL_SECONDS)

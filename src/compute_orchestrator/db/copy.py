@@ -13,8 +13,9 @@ import asyncpg
 from sqlalchemy import Table, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from compute_orchestrator.db.engine import build_store
+from compute_orchestrator.db.engine import build_store, parse_url
 from compute_orchestrator.db.migrate import current_revision, head_revision, owning, upgrade
+from compute_orchestrator.db.postgresql import POOLER
 from compute_orchestrator.db.sides import TABLES, Batches, CannotCopy, Side, connected
 
 STORE_ERRORS: Final = (
@@ -87,6 +88,11 @@ async def copy_store(
 async def _bring_to_newest_schema(source_url: str, target_url: str) -> None:
     """Only of a target that is empty; all else is refused."""
     for url in (source_url, target_url):
+        if POOLER in parse_url(url).query:
+            raise CannotCopy(
+                "A copy can't go through PgBouncer, which hides who is connected: name the"
+                " database itself."
+            )
         store = build_store(url)
         try:
             await store.open()

@@ -24,8 +24,13 @@ T = TypeVar("T")
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 
+_WITHOUT_LIMIT: Final = """
+    SELECT set_config(name, '0', true) FROM pg_settings
+     WHERE name IN ('lock_timeout', 'statement_timeout', 'transaction_timeout')
+"""
+
 # Any number will do that nobody else locks in this database.
-_MIGRATION_LOCK: Final = 7_215_338_101
+MIGRATION_LOCK: Final = 7_215_338_101
 
 
 def migrations_home() -> Path:
@@ -138,9 +143,9 @@ def _known_revision(connection: Connection) -> str | None:
 
 def _upgrade(connection: Connection) -> None:
     if connection.dialect.name == "postgresql":
-        # A build of an index may take longer than a statement of the server may.
-        connection.execute(text("SET LOCAL lock_timeout = 0"))
-        connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
+        # A build of an index may take longer than the role lets a statement of a server.
+        connection.execute(text(_WITHOUT_LIMIT))
+        connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
     if _known_revision(connection) == head_revision():
         return
     from alembic import command

@@ -99,7 +99,7 @@ class PostgresqlStore:
         self.clock: Clock = clock or SystemClock()
         # Only a clock that was given is told to the statements: that is for tests.
         self._told: Clock | None = clock
-        self._url = url
+        self._direct = _direct(url)
         self._engine = postgresql_engine(url, pool_size=pool_size, command_seconds=COMMAND_SECONDS)
         # One snapshot for all that a reader asks, and no write.
         self._reading = self._engine.execution_options(
@@ -154,11 +154,10 @@ class PostgresqlStore:
 
         A pooler lets nobody listen: without a direct way nothing is heard and nothing told.
         """
-        url = _direct(self._url)
-        if url is None:
+        if self._direct is None:
             yield _tell_nobody
             return
-        engine = postgresql_engine(url, pool_size=1, command_seconds=COMMAND_SECONDS)
+        engine = postgresql_engine(self._direct, pool_size=1, command_seconds=COMMAND_SECONDS)
         try:
             async with engine.connect() as pooled:
                 raw = await pooled.get_raw_connection()
@@ -195,13 +194,17 @@ async def _warn_of_settings(connection: AsyncConnection) -> None:
 
 
 def _direct(url: URL) -> URL | None:
-    """The way to the database itself, as far as it is known."""
+    """The way to the database itself, as far as it is known. Raises UnsupportedStore."""
     if POOLER not in url.query:
         return url
-    address = str(url.query.get(DIRECT, ""))
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal():
+    if url.query[POOLER] != "true":
+        raise UnsupportedStore("The URL may say pgbouncer=true, and nothing else of it.")
+    if DIRECT not in url.query:
         return None
+    host, _, port = str(url.query[DIRECT]).rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or not port.isdecimal():
+        raise UnsupportedStore("The URL's direct= is the database's host:port.")
     return url.difference_update_query([POOLER, DIRECT, "host"]).set(host=host, port=int(port))
 
 

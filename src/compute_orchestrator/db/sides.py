@@ -204,6 +204,7 @@ class PostgresqlSide:
             await asyncio.sleep(LOOK_SECONDS)
         raise CannotCopy(
             f"Servers are connected to the {self._role} (as {name}): stop them{advice}."
+            " PgBouncer keeps their connections for a while; RECONNECT makes it let them go."
         )
 
 

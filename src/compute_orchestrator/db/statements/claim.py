@@ -185,7 +185,7 @@ CLAIMED_BEFORE = Statement(
 WINDOWS = (64, 4_096)
 """How many jobs of a queue may be held by others before the claim looks farther, or gives up."""
 LARGEST_ANSWER_BYTES: Final = 8 * 1024 * 1024
-"""What one statement may bring over a network, and a job: a slow one would never bring more."""
+"""What one claim may bring over a network, and a job: a slow one would never bring more."""
 
 
 async def claim_jobs(
