@@ -348,6 +348,19 @@ async def test_a_server_on_the_source_is_named_and_goes_on(across: Pair) -> None
 
 
 @pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_copy_that_a_server_forbids_writes_not_even_the_schema(
+    store_url: str, kind: str, tmp_path: Path, postgres: Postgres
+) -> None:
+    source = Database(store_url)
+    with without_schema(kind, tmp_path, postgres) as target:
+        async with serving(source, ManualClock()):
+            with pytest.raises(CannotCopy, match="the source"):
+                await Pair(source, target).copy()
+        assert not is_made(target)
+
+
+@pytest.mark.usefixtures("impatient")
 async def test_a_server_on_the_target_is_named_and_goes_on(across: Pair) -> None:
     async with serving(across.target, ManualClock()) as world:
         for live in (False, True):

@@ -69,7 +69,7 @@ async def copy_store(
 
     With `live` servers may go on with the source. Raises CannotCopy, StartupError, STORE_ERRORS.
     """
-    await _bring_to_newest_schema(source_url, target_url)
+    await _bring_to_newest_schema(source_url, target_url, live=live)
     async with connected(source_url, "source") as source, connected(target_url, "target") as target:
         if await source.identity() == await target.identity():
             raise SameStore("SOURCE and TARGET are the same store.")
@@ -85,8 +85,8 @@ async def copy_store(
     return {table.name: rows for table, rows in counts.items()}
 
 
-async def _bring_to_newest_schema(source_url: str, target_url: str) -> None:
-    """Only of a target that is empty; all else is refused."""
+async def _bring_to_newest_schema(source_url: str, target_url: str, *, live: bool) -> None:
+    """Only of a target that is empty, and only once the source may be copied."""
     for url in (source_url, target_url):
         if POOLER in parse_url(url).query:
             raise CannotCopy(
@@ -110,6 +110,8 @@ async def _bring_to_newest_schema(source_url: str, target_url: str) -> None:
                 " Run `orc db upgrade` on it first."
             )
     if target is None:
+        async with connected(source_url, "source") as side, side.snapshot(live=live):
+            pass  # a server that is there is refused before anything is written
         with owning(target_url):
             await asyncio.to_thread(upgrade, target_url)
 
