@@ -71,10 +71,21 @@ class Database:
             if self.is_file:
                 ask("BEGIN EXCLUSIVE")
             else:
-                ask("BEGIN")
-                ask(f"LOCK TABLE {', '.join(TABLES)} IN EXCLUSIVE MODE")
+                _lock_all(ask)
             yield
             ask("ROLLBACK")
+
+
+def _lock_all(ask: Ask) -> None:
+    """All at once or none: who waits for one while he holds another may wait in a circle."""
+    while True:
+        ask("BEGIN")
+        try:
+            ask(f"LOCK TABLE {', '.join(TABLES)} IN EXCLUSIVE MODE NOWAIT")
+        except asyncpg.LockNotAvailableError:
+            ask("ROLLBACK")
+        else:
+            return
 
 
 @contextmanager
