@@ -61,8 +61,12 @@ def free_port() -> int:
 
 
 def http_client(url: str, seconds: float = 30.0) -> httpx.AsyncClient:
-    """A client that opens a connection for each call in flight."""
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+    """A client that opens a connection for each call in flight. It keeps none as long as the server
+    does: one that both give up at the same moment would lose a call.
+    """
+    limits = httpx.Limits(
+        max_connections=None, max_keepalive_connections=None, keepalive_expiry=1.0
+    )
     return httpx.AsyncClient(base_url=url, limits=limits, timeout=seconds, trust_env=False)
 
 
