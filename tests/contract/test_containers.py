@@ -295,4 +295,4 @@ def test_the_gate_takes_the_steps_of_the_containers_in_a_clean_environment() -> 
     """tests/contract/test_deployment.py reads the same two files."""
     gate = (ROOT / ".ci" / "run").read_text()
     assert '\nuv pip install --quiet --python "$work/venv" --require-hashes' in gate
-    assert '\nORC_TEST_BIN="$work/venv/bin" uv run pytest -m slow\n' in gate
+    assert '\nORC_TEST_BIN="$work/venv/bin" uv run pytest -m slow ' in gate

@@ -19,6 +19,7 @@ class LossyProxy:
     def __init__(self, port: int) -> None:
         self._port = port
         self._losing = False
+        self._serving: set[asyncio.Task[None]] = set()
         self.url = ""
         self.lost: list[bytes] = []
 
@@ -36,7 +37,18 @@ class LossyProxy:
         head, _, body = self.lost[-1].partition(b"\r\n\r\n")
         return int(head.split()[1]), json.loads(body)
 
-    async def serve(self, reader: StreamReader, writer: StreamWriter) -> None:
+    def accept(self, reader: StreamReader, writer: StreamWriter) -> None:
+        task = asyncio.create_task(self._serve(reader, writer))
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
+
+    async def end(self) -> None:
+        """A client that keeps its connection must not keep the proxy."""
+        for task in self._serving:
+            task.cancel()
+        await asyncio.gather(*self._serving, return_exceptions=True)
+
+    async def _serve(self, reader: StreamReader, writer: StreamWriter) -> None:
         from_server, to_server = await asyncio.open_connection(LOCAL, self._port)
         requests = asyncio.create_task(_pump(reader, to_server))
         try:
@@ -50,6 +62,7 @@ class LossyProxy:
             pass
         finally:
             requests.cancel()
+            await asyncio.wait({requests})
             writer.transport.abort()
             to_server.transport.abort()
 
@@ -73,7 +86,8 @@ async def _pump(reader: StreamReader, writer: StreamWriter) -> None:
 async def lossy_proxy(port: int) -> AsyncGenerator[LossyProxy]:
     """A proxy in front of a server on this port."""
     proxy = LossyProxy(port)
-    listener = await asyncio.start_server(proxy.serve, LOCAL, 0)
+    listener = await asyncio.start_server(proxy.accept, LOCAL, 0)
     proxy.url = f"http://{LOCAL}:{listener.sockets[0].getsockname()[1]}"
     async with listener:
         yield proxy
+        await proxy.end()
