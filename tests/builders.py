@@ -19,7 +19,7 @@ def new_job(name: str = "resize", **wishes: Any) -> NewJob:
 
 def create_call(name: str = "resize", *, key: str | None = None, **wishes: Any) -> CreateCall:
     """A create, with a key or without."""
-    return CreateCall(new_job(name, **wishes), key, body_hash=f"hash of {name}")
+    return CreateCall([new_job(name, **wishes)], key, body_hash=f"hash of {name}")
 
 
 def running_job(**changes: Any) -> Job:

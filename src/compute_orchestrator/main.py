@@ -23,6 +23,7 @@ from compute_orchestrator.routes import (
     queues,
     reports,
     stats,
+    sync,
     workers,
 )
 from compute_orchestrator.routes.deps import Services, SizeLimits
@@ -54,6 +55,7 @@ from compute_orchestrator.services.relay import Relay
 from compute_orchestrator.services.reports import ReportService
 from compute_orchestrator.services.stats import StatsService
 from compute_orchestrator.services.supervisor import Loop, Supervisor
+from compute_orchestrator.services.sync import SyncService
 from compute_orchestrator.services.transactions import Transactions
 from compute_orchestrator.services.wakeups import Wakeups
 from compute_orchestrator.services.workers import WorkerService
@@ -68,6 +70,7 @@ LAST_SECONDS = 2.0
 ROUTERS = (
     claims.router,
     reports.router,
+    sync.router,
     jobs.busy_router,
     heartbeats.router,
     operations.router,
@@ -174,17 +177,20 @@ async def _running(app: FastAPI, settings: Settings, store: Store) -> AsyncGener
         ),
     )
     stats_service = StatsService(transactions, coalescer, store.clock)
+    heartbeat_service = HeartbeatService(coalescer, worker_service)
+    claim_service = ClaimService(
+        coalescer,
+        report_service,
+        worker_service,
+        wakeups,
+        lease_seconds=settings.lease_seconds,
+    )
     app.state.services = Services(
         jobs=JobService(transactions, coalescer, wakeups),
-        claims=ClaimService(
-            coalescer,
-            report_service,
-            worker_service,
-            wakeups,
-            lease_seconds=settings.lease_seconds,
-        ),
-        heartbeats=HeartbeatService(coalescer, worker_service),
+        claims=claim_service,
+        heartbeats=heartbeat_service,
         reports=report_service,
+        sync=SyncService(report_service, heartbeat_service, claim_service, worker_service),
         operations=OperationService(coalescer),
         reaper=reaper,
         queues=QueueService(transactions, coalescer, wakeups),
@@ -220,6 +226,7 @@ async def _running(app: FastAPI, settings: Settings, store: Store) -> AsyncGener
     supervisor = Supervisor()
     for loop in loops:
         supervisor.start(loop)
+    app.state.supervisor = supervisor
 
     def answer_all() -> None:
         app.state.receiver.close()

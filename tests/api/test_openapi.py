@@ -15,6 +15,8 @@ new_store = only_sqlite
 
 OPERATIONS = {
     "post /jobs": "create_job",
+    "post /jobs/bulk": "create_jobs",
+    "post /workers/{worker_id}/sync": "sync",
     "get /jobs": "list_jobs",
     "post /jobs/claim": "claim_job",
     "post /jobs/reap": "reap_jobs",
@@ -35,6 +37,8 @@ OPERATIONS = {
 BODIES = {
     "create_job": "name queue payload priority max_retries lease_seconds timeout_seconds run_at "
     "run_in_seconds tags retry",
+    "create_jobs": "jobs",
+    "sync": "about reports heartbeats claim",
     "claim_job": "worker_id queues lease_seconds request_id wait_seconds",
     "heartbeat": "worker_id lease_token progress checkpoint",
     "report_job": "status worker_id lease_token result error retryable retry_in_seconds "
@@ -262,7 +266,11 @@ async def test_every_success_is_described(document: Document) -> None:
     for _, _, operation in document.operations():
         name = operation["operationId"]
         good = {status for status in operation["responses"] if status < "300"}
-        other = {"create_job": {"200", "201"}, "claim_job": {"200", "204"}}
+        other = {
+            "create_job": {"200", "201"},
+            "create_jobs": {"200", "201"},
+            "claim_job": {"200", "204"},
+        }
         assert good == other.get(name, {"200"}), name
         for status in good - {"204"}:
             assert list(operation["responses"][status]["content"]) == ["application/json"]
@@ -298,6 +306,10 @@ async def test_the_examples_of_bodies_are_taken(document: Document, world: World
     shown = {name: document.body(name).get("examples", []) for name in BODIES}
     for body in shown["create_job"]:
         ok(await http.post("/jobs", json=body), 201)
+    for body in shown["create_jobs"]:
+        ok(await http.post("/jobs/bulk", json=body), 201)
+    for body in shown["sync"]:
+        ok(await http.post("/workers/w/sync", json=body))
     for body in shown["claim_job"]:
         assert (await http.post("/jobs/claim", json=body)).status_code in (200, 204)
     for body in shown["set_queue"]:
@@ -319,6 +331,13 @@ async def real_answers(api: Api) -> Iterator[tuple[str, int, Any]]:
     ok(await http.post("/jobs", json=keyed, headers=headers), 201)
     repeated = ok(await http.post("/jobs", json=keyed, headers=headers))
     answers.append(("create_job", 200, repeated))
+    many = {"jobs": [keyed]}
+    for status in (201, 200):
+        made = ok(
+            await http.post("/jobs/bulk", json=many, headers={"Idempotency-Key": "m"}), status
+        )
+        answers.append(("create_jobs", status, made))
+    answers += [("sync", 200, await synced(api)) for _ in range(2)]
     lease = await api.claim(request_id="r")
     answers.append(("claim_job", 200, lease))
     answers.append(
@@ -352,6 +371,20 @@ async def real_answers(api: Api) -> Iterator[tuple[str, int, Any]]:
     ):
         answers.append((name, 200, ok(await http.get(path))))
     return iter(answers)
+
+
+async def synced(api: Api) -> Json:
+    """A sync with items that are taken and items that are not."""
+    await api.create(queue="synced")
+    claim = {"queues": ["synced"], "limit": 2}
+    (job,) = ok(await api.http.post("/workers/w/sync", json={"claim": claim}))["jobs"]
+    item = {"id": job["id"], "lease_token": job["lease_token"]}
+    body = {
+        "reports": [{**item, "status": "succeeded"}, {**item, "status": "failed"}, {}],
+        "heartbeats": [item, {**item, "lease_token": NOBODY}],
+        "claim": claim,
+    }
+    return ok(await api.http.post("/workers/w/sync", json=body))
 
 
 async def test_every_field_of_a_real_answer_is_in_its_schema_and_the_other_way_round(

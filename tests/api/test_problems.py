@@ -155,6 +155,7 @@ METHODS = {
     "/queues": {"GET"},
     "/queues/a": {"PATCH"},
     "/workers": {"GET"},
+    "/workers/w/sync": {"POST"},
     "/stats": {"GET"},
     "/livez": {"GET"},
     "/readyz": {"GET"},
@@ -189,7 +190,8 @@ async def test_claim_and_reap_take_only_posts(world: World) -> None:
 async def test_other_paths_are_404(world: World) -> None:
     for path in (
         "/", "/job", "/jobs/", "/jobs/1/", "/jobs/1/status/x", "/jobs//events", "/Jobs", "/v1/jobs",
-        "/queues/", "/metrics", "/jobs/bulk/x", "/workers/w/sync", "/favicon.ico", "/%00",
+        "/queues/", "/metrics", "/jobs/bulk/x", "/workers/w/sync/x", "/workers/w",
+        "/favicon.ico", "/%00",
         "/%2e%2e", "/é", "/docs/static/nothing.js", "/docs/static/../../pyproject.toml",
         "/docs/static/%2e%2e/%2e%2e/%2e%2e/etc/passwd",
     ):  # fmt: skip

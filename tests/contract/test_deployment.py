@@ -34,7 +34,14 @@ from tests.contract.containers import (
 )
 from tests.contract.tree import BIN, ROOT
 from tests.promises.calls import create, get, ok
-from tests.promises.servers import LOCAL, connected, free_port, http_client, until
+from tests.promises.servers import (
+    LOCAL,
+    connected,
+    free_port,
+    http_client,
+    real_seconds,
+    until,
+)
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
@@ -364,10 +371,13 @@ class TestTheProxy:
         jobs: list[Job] = []
         async with http_client(address) as http, OrchestratorClient(address) as producer:
 
+            exchanged = asyncio.Event()
+
             async def produce() -> None:
-                for number in range(150):
-                    job = await producer.create("greet", {"name": str(number)})
+                while not exchanged.is_set():
+                    job = await producer.create("greet", {"name": str(len(jobs))})
                     jobs.append({"id": job.id})
+                    await real_seconds(0.02)
 
             producing = asyncio.create_task(produce())
             for server, host, port in servers:
@@ -379,6 +389,7 @@ class TestTheProxy:
                 async with http_client(f"http://{host}:{port}") as direct:
                     await until(lambda direct=direct: answers(direct, 200))
                 assert "Traceback" not in again.log
+            exchanged.set()
             await producing
             await until(lambda: are_done(http, len(jobs)))
             await assert_greeted_once(http, jobs)

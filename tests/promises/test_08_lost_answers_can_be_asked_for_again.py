@@ -4,7 +4,7 @@ again without a second effect.
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 import httpx
 import pytest
@@ -55,6 +55,12 @@ async def _(_http: httpx.AsyncClient, _database: Database, queue: str) -> Call:
     return Call("POST", "/jobs", body, {"Idempotency-Key": f"key of {queue}"})
 
 
+@call("bulk")
+async def _(_http: httpx.AsyncClient, _database: Database, queue: str) -> Call:
+    jobs = [{"name": "work", "queue": queue, "tags": ["a"], "payload": n} for n in range(5)]
+    return Call("POST", "/jobs/bulk", {"jobs": jobs}, {"Idempotency-Key": f"key of {queue}"})
+
+
 @call("claim")
 async def _(http: httpx.AsyncClient, _database: Database, queue: str) -> Call:
     for _ in range(3):
@@ -66,6 +72,28 @@ async def _(http: httpx.AsyncClient, _database: Database, queue: str) -> Call:
         "request_id": f"request of {queue}",
     }
     return Call("POST", "/jobs/claim", body)
+
+
+@call("sync")
+async def _(http: httpx.AsyncClient, _database: Database, queue: str) -> Call:
+    done, failed, running = [await lease_on(http, queue) for _ in range(3)]
+    for _ in range(5):
+        await create(http, queue=queue)
+
+    def item(lease: Job, **fields: Any) -> Job:
+        return {"id": lease["id"], "lease_token": lease["lease_token"], **fields}
+
+    body = {
+        "reports": [item(done, status="succeeded", result=1), item(failed, status="failed")],
+        "heartbeats": [item(running, progress=1)],
+        "claim": {
+            "queues": [queue],
+            "limit": 3,
+            "lease_seconds": 60,
+            "request_id": f"request of {queue}",
+        },
+    }
+    return Call("POST", "/workers/w/sync", body)
 
 
 async def lease_on(http: httpx.AsyncClient, queue: str) -> Job:
@@ -198,8 +226,14 @@ async def test_a_call_whose_answer_was_lost_has_one_effect(
             assert steady(answer) == steady(lost)
 
 
-def steady(answer: Job) -> Job:
-    return {field: value for field, value in answer.items() if field not in VOLATILE}
+def steady(answer: Any) -> Any:
+    """Without what each sign of life moves on, at any depth."""
+    if isinstance(answer, list):
+        return [steady(one) for one in cast("list[Any]", answer)]
+    if isinstance(answer, dict):
+        fields = cast("Job", answer).items()
+        return {field: steady(value) for field, value in fields if field not in VOLATILE}
+    return answer
 
 
 async def test_every_endpoint_that_writes_is_among_these_calls(http: httpx.AsyncClient) -> None:
@@ -214,11 +248,13 @@ async def test_every_endpoint_that_writes_is_among_these_calls(http: httpx.Async
         "cancel_job",
         "claim_job",
         "create_job",
+        "create_jobs",
         "heartbeat",
         "reap_jobs",
         "report_job",
         "retry_job",
         "set_queue",
+        "sync",
     }
 
 

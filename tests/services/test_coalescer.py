@@ -3,16 +3,17 @@
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 from sqlalchemy.exc import IntegrityError
 
 from compute_orchestrator.db.sessions import WriteSession
-from compute_orchestrator.domain.errors import JobNotFound
+from compute_orchestrator.domain.errors import JobNotFound, OrchestratorError
 from compute_orchestrator.services import ranks
 from compute_orchestrator.services.coalescer import (
-    LARGEST_BATCH_CALLS,
     LARGEST_BATCH_SIZE,
+    LARGEST_BATCH_WEIGHT,
     Coalescer,
     Operation,
 )
@@ -243,11 +244,11 @@ async def test_a_batch_has_one_item_for_a_subject_and_the_next_waits_its_turn(
 async def test_a_batch_has_so_many_calls_and_no_more(house: House) -> None:
     notes = Notes()
     await hold(house.coalescer, notes)
-    callers = submit(house.coalescer, notes, map(str, range(LARGEST_BATCH_CALLS + 3)))
+    callers = submit(house.coalescer, notes, map(str, range(LARGEST_BATCH_WEIGHT + 3)))
     await called()
     notes.go.set()
     await asyncio.gather(*callers)
-    assert [len(items) for items in notes.batches] == [1, LARGEST_BATCH_CALLS, 3]
+    assert [len(items) for items in notes.batches] == [1, LARGEST_BATCH_WEIGHT, 3]
 
 
 @pytest.mark.parametrize(
@@ -307,3 +308,74 @@ async def test_with_many_writers_an_operation_waits_for_no_other(house: House) -
     go.set()
     assert await asyncio.gather(*callers) == ["first", "second", "third"]
     await closing
+
+
+# Many items of one caller.
+
+
+async def test_a_caller_with_many_items_gets_to_each_its_answer_or_its_own_error(
+    house: House,
+) -> None:
+    notes = Notes()
+    await house.coalescer.submit(notes.operation, "poison")
+    items = ["a", "refused b", "poison", "c"]
+    answers = await house.coalescer.submit_many(notes.operation, items)
+    assert (answers[0], answers[3]) == ("noted a", "noted c")
+    assert isinstance(answers[1], JobNotFound)
+    assert isinstance(answers[2], OrchestratorError)
+    assert answers[2].code == "internal-error"
+    assert await noted(house) == {"poison", "a", "c"}
+
+
+async def test_items_of_one_subject_are_taken_one_after_the_other(house: House) -> None:
+    notes = Notes(subjects={"a1": "a", "a2": "a"})
+    answers = await house.coalescer.submit_many(notes.operation, ["a1", "a2", "b"])
+    assert answers == ["noted a1", "noted a2", "noted b"]
+    assert notes.batches == [["a1", "b"], ["a2"]]
+
+
+async def test_a_caller_with_many_items_waits_as_one(house: House) -> None:
+    """A busy worker's reports must not keep a producer out."""
+    notes = Notes()
+    first = await hold(house.coalescer, notes)
+    many = asyncio.create_task(
+        house.coalescer.submit_many(notes.operation, [f"item {n}" for n in range(5_000)])
+    )
+    await called()
+    single = asyncio.create_task(house.coalescer.submit(notes.operation, "single"))
+    await called()
+    notes.go.set()
+    await first
+    assert await single == "noted single"
+    assert (await many)[-1] == "noted item 4999"
+
+
+async def test_a_caller_with_many_items_that_goes_away_takes_out_those_that_wait(
+    house: House,
+) -> None:
+    notes = Notes()
+    first = await hold(house.coalescer, notes)
+    many = asyncio.create_task(house.coalescer.submit_many(notes.operation, ["a", "b"]))
+    await called()
+    many.cancel()
+    await asyncio.wait({many})
+    notes.go.set()
+    await first
+    assert await house.coalescer.submit(notes.operation, "after") == "noted after"
+    assert notes.batches == [["first"], ["after"]]
+
+
+async def test_a_batch_has_so_many_rows_and_no_more_however_few_calls_they_are(
+    house: House,
+) -> None:
+    notes = Notes()
+    heavy = replace(notes.operation, weight=int)
+    await hold(house.coalescer, notes)
+    callers = [
+        asyncio.create_task(house.coalescer.submit(heavy, item))
+        for item in ("400", "500", "101", "1001", "1")
+    ]
+    await called()
+    notes.go.set()
+    await asyncio.gather(*callers)
+    assert notes.batches[1:] == [["400", "500"], ["101"], ["1001"], ["1"]]

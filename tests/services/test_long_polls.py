@@ -1,7 +1,7 @@
 """Long polls: one job wakes one waiter, no wake-up is lost, and nobody waits for too long."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import pytest
@@ -32,10 +32,10 @@ class Waiters:
         self.gone: dict[str, asyncio.Future[None]] = {}
         claim = house.claims.claim
 
-        async def counted(request: ClaimRequest) -> Job | None:
-            job = await claim(request)
+        async def counted(request: ClaimRequest) -> Sequence[Job]:
+            jobs = await claim(request)
             self.tries.append(request.worker_id)
-            return job
+            return jobs
 
         monkeypatch.setattr(house.claims, "claim", counted)
 
@@ -46,7 +46,7 @@ class Waiters:
         tries = len(self.tries)
         self.gone[name] = asyncio.get_running_loop().create_future()
         request = claim_request(name, *queues)
-        waiting = self.house.claims.claim_patiently(request, seconds, self.gone[name])
+        waiting = self.house.claim_patiently(request, seconds, self.gone[name])
         task = asyncio.create_task(waiting)
         await until(lambda: len(self.tries) > tries)
         await called()
@@ -210,17 +210,17 @@ async def test_a_job_that_comes_between_the_look_and_the_sleep_is_not_missed(
 ) -> None:
     claim, created = house.claims.claim, False
 
-    async def claim_and_create(request: ClaimRequest) -> Job | None:
+    async def claim_and_create(request: ClaimRequest) -> Sequence[Job]:
         nonlocal created
-        job = await claim(request)
+        jobs = await claim(request)
         if not created:
             created = True
             await house.create()
-        return job
+        return jobs
 
     monkeypatch.setattr(house.claims, "claim", claim_and_create)
     gone = asyncio.get_running_loop().create_future()
-    assert await house.claims.claim_patiently(claim_request(), LONG, gone) is not None
+    assert await house.claim_patiently(claim_request(), LONG, gone) is not None
 
 
 async def test_when_the_time_is_over_there_is_no_job(waiters: Waiters) -> None:
@@ -292,7 +292,7 @@ async def test_at_the_end_everybody_is_answered(house: House, waiters: Waiters) 
     house.wakeups.close()
     assert await waiting is None
     assert (await watching).status == "running"
-    late = await house.claims.claim_patiently(
+    late = await house.claim_patiently(
         claim_request(), LONG, asyncio.get_running_loop().create_future()
     )
     assert late is None

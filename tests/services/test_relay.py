@@ -71,9 +71,7 @@ async def test_a_job_created_on_one_replica_is_claimed_by_who_waits_on_another(
 ) -> None:
     one, other = pair
     gone = asyncio.get_running_loop().create_future()
-    waiting = asyncio.create_task(
-        one.house.claims.claim_patiently(claim_request("w", "q"), LONG, gone)
-    )
+    waiting = asyncio.create_task(one.house.claim_patiently(claim_request("w", "q"), LONG, gone))
     await until(lambda: one.house.wakeups.awaited_queues() == {"q": 1})
     created = await other.house.create(queue="q")
     async with asyncio.timeout(20):
@@ -93,7 +91,7 @@ async def test_what_has_its_waiter_here_is_told_to_nobody(pair: tuple[Replica, R
     told: list[object] = []
     other.house.wakeups.tell_others = lambda work, finished: told.append((dict(work), finished))
     gone = asyncio.get_running_loop().create_future()
-    here = asyncio.create_task(other.house.claims.claim_patiently(claim_request("w"), LONG, gone))
+    here = asyncio.create_task(other.house.claim_patiently(claim_request("w"), LONG, gone))
     await until(lambda: other.house.wakeups.awaited_queues() == {"default": 1})
     await other.house.create()
     assert await here is not None

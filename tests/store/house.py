@@ -1,5 +1,6 @@
 """The services on a store, without HTTP, and what can be read of the store behind their backs."""
 
+from asyncio import Future
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from compute_orchestrator.db.engine import Store
 from compute_orchestrator.db.models import Base
 from compute_orchestrator.domain.job import Job
+from compute_orchestrator.domain.lease import ClaimRequest
 from compute_orchestrator.domain.values import JobId
 from compute_orchestrator.services.claims import ClaimService
 from compute_orchestrator.services.coalescer import Coalescer
@@ -20,6 +22,7 @@ from compute_orchestrator.services.queues import QueueService
 from compute_orchestrator.services.reaper import Pass, Reaper
 from compute_orchestrator.services.reports import ReportService
 from compute_orchestrator.services.stats import StatsService
+from compute_orchestrator.services.sync import SyncService
 from compute_orchestrator.services.transactions import Transactions
 from compute_orchestrator.services.wakeups import Wakeups
 from compute_orchestrator.services.workers import WorkerService
@@ -65,6 +68,7 @@ class House:
             self.coalescer, self.reports, self.workers, self.wakeups, lease_seconds=60
         )
         self.heartbeats = HeartbeatService(self.coalescer, self.workers)
+        self.sync = SyncService(self.reports, self.heartbeats, self.claims, self.workers)
         self.operations = OperationService(self.coalescer)
         self.queues = QueueService(self.transactions, self.coalescer, self.wakeups)
         self.stats = StatsService(self.transactions, self.coalescer, clock)
@@ -81,13 +85,22 @@ class House:
         await self.coalescer.close(5)
 
     async def create(self, name: str = "resize", **wishes: Any) -> Job:
-        return (await self.jobs.create(create_call(name, **wishes))).job
+        return (await self.jobs.create(create_call(name, **wishes))).jobs[0]
 
     async def claim(self, worker_id: str = "w", *queues: str, **wishes: Any) -> Job:
         """A claim that finds a job."""
-        job = await self.claims.claim(claim_request(worker_id, *queues, **wishes))
-        assert job is not None
+        (job,) = await self.claims.claim(claim_request(worker_id, *queues, **wishes))
         return job
+
+    async def try_claim(self, request: ClaimRequest) -> Job | None:
+        """What a claim of one job finds."""
+        return next(iter(await self.claims.claim(request)), None)
+
+    async def claim_patiently(
+        self, request: ClaimRequest, seconds: float, gone: Future[None]
+    ) -> Job | None:
+        """The same, as a long poll."""
+        return next(iter(await self.claims.claim_patiently(request, seconds, gone)), None)
 
     async def running(self, **wishes: Any) -> Job:
         """A new job, claimed at once."""

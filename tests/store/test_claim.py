@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compute_orchestrator.db.engine import Store
-from compute_orchestrator.db.statements.claim import claim_jobs
+from compute_orchestrator.db.statements.claim import claim_jobs, claimed_before
 from compute_orchestrator.db.statements.create import create_jobs
 from compute_orchestrator.db.statements.queues import set_paused
 from compute_orchestrator.domain.job import Job, NewJob
@@ -62,10 +62,33 @@ async def test_claims_take_the_best_jobs_of_their_queues_in_order(
         requests = [claim_request(f"worker {number}") for number in range(claimers)]
         taken = await claim_jobs(session, requests, wanted, 60)
     expected = [job.id for job in best_first(jobs, wanted, paused)[:claimers]]
-    assert [job.id for job in taken if job is not None] == expected
-    assert taken[len(expected) :] == [None] * (claimers - len(expected))
-    for request, job in zip(requests, taken, strict=True):
-        assert job is None or job.locked_by == request.worker_id
+    assert [job.id for jobs in taken for job in jobs] == expected
+    assert [len(jobs) for jobs in taken] == [int(n < len(expected)) for n in range(claimers)]
+    for request, its in zip(requests, taken, strict=True):
+        assert all(job.locked_by == request.worker_id for job in its)
+
+
+@settings(one_store, max_examples=40)
+@given(
+    wishes=st.lists(waiting_jobs, max_size=20),
+    limits=st.lists(st.integers(1, 8), min_size=1, max_size=5),
+)
+async def test_each_claim_of_a_batch_takes_up_to_its_limit_in_its_turn(
+    store: Store, wishes: list[NewJob], limits: list[int]
+) -> None:
+    async with undone(store) as session:
+        jobs = await create_jobs(session, wishes)
+        requests = [
+            claim_request(f"w{n}", limit=limit, request_id="r") for n, limit in enumerate(limits)
+        ]
+        taken = await claim_jobs(session, requests, QUEUES, 60)
+        again = await claimed_before(session, requests)
+    left = [job.id for job in best_first(jobs, list(QUEUES), set())]
+    for request, its in zip(requests, taken, strict=True):
+        assert [job.id for job in its] == left[: request.limit]
+        assert {job.locked_by for job in its} <= {request.worker_id}
+        assert again.get((request.worker_id, "r"), []) == its
+        left = left[request.limit :]
 
 
 @settings(one_store, max_examples=25)
@@ -80,9 +103,9 @@ async def test_claims_one_after_the_other_take_what_a_greedy_model_takes(
         left = await create_jobs(session, wishes) if wishes else []
         for want in wants:
             (taken,) = await claim_jobs(session, [claim_request()], sorted(want), 60)
-            best = next(iter(best_first(left, sorted(want), set())), None)
-            assert (taken and taken.id) == (best and best.id)
-            left = [job for job in left if job.id != (best and best.id)]
+            best = [job.id for job in best_first(left, sorted(want), set())[:1]]
+            assert [job.id for job in taken] == best
+            left = [job for job in left if job.id not in best]
 
 
 async def test_a_delayed_job_is_not_claimed_before_it_is_promoted(
@@ -91,7 +114,7 @@ async def test_a_delayed_job_is_not_claimed_before_it_is_promoted(
     job = await house.create(run_in_seconds=10, priority=100)
     clock.move(9.999999)
     await house.promoter.promote_once()
-    assert await house.claims.claim(claim_request()) is None
+    assert not await house.claims.claim(claim_request())
     clock.move(0.000001)
     await house.promoter.promote_once()
     assert (await house.claim()).id == job.id
@@ -99,17 +122,17 @@ async def test_a_delayed_job_is_not_claimed_before_it_is_promoted(
 
 async def test_a_queue_named_twice_is_asked_once(house: House) -> None:
     asked = ClaimInput.model_validate({"worker_id": "w", "queues": ["b", "a", "b", "a"]})
-    assert asked.to_domain().queues == ("a", "b")
+    assert asked.of("w").queues == ("a", "b")
     jobs = {(await house.create(queue="a")).id, (await house.create(queue="b")).id}
-    claims = [await house.claims.claim(asked.to_domain()) for _ in range(3)]
-    assert {job.id for job in claims if job} == jobs
-    assert claims[2] is None
+    claims = [await house.claims.claim(asked.of("w")) for _ in range(3)]
+    assert {job.id for its in claims for job in its} == jobs
+    assert not claims[2]
 
 
 async def test_a_paused_queue_gives_nothing_until_it_is_resumed(house: House) -> None:
     job = await house.create(queue="a")
     await house.queues.pause(PauseCall("a", paused=True))
-    assert await house.claims.claim(claim_request("w", "a", "b")) is None
+    assert not await house.claims.claim(claim_request("w", "a", "b"))
     await house.queues.pause(PauseCall("a", paused=False))
     assert (await house.claim("w", "a", "b")).id == job.id
 
@@ -117,7 +140,7 @@ async def test_a_paused_queue_gives_nothing_until_it_is_resumed(house: House) ->
 async def test_a_claim_that_finds_nothing_writes_nothing(store: Store, house: House) -> None:
     await house.create(queue="elsewhere")
     before = await everything(store)
-    assert await house.claims.claim(claim_request(request_id="again")) is None
+    assert not await house.claims.claim(claim_request(request_id="again"))
     assert await everything(store) == before
 
 
@@ -128,8 +151,8 @@ async def test_claims_of_one_turn_with_other_queues_each_get_theirs(house: House
     taken = await asyncio.gather(
         *(house.claims.claim(claim_request(f"w{n}", *queues)) for n, queues in enumerate(asked))
     )
-    assert [job and job.queue for job in taken] == ["a", "b", "a", None, None]
-    assert [job and job.locked_by for job in taken] == ["w0", "w1", "w2", None, None]
+    assert [[job.queue for job in its] for its in taken] == [["a"], ["b"], ["a"], [], []]
+    assert [job.locked_by for its in taken for job in its] == ["w0", "w1", "w2"]
 
 
 # The lease.
@@ -139,21 +162,19 @@ async def test_every_lease_has_a_token_of_its_own(store: Store) -> None:
     async with undone(store) as session:
         await create_jobs(session, [new_job()] * 200)
         taken = await claim_jobs(session, [claim_request()] * 200, ["default"], 60)
-    tokens = {job.lease_token for job in taken if job}
+    tokens = {job.lease_token for its in taken for job in its}
     assert len(tokens) == 200
     assert all(re.fullmatch(r"[0-9a-f]{32}", token or "") for token in tokens)
 
 
 async def test_a_token_can_not_be_told_from_the_job(store: Store) -> None:
     """The same claim of the same job at the same time, twice."""
-    taken: list[Job | None] = []
+    taken: list[Job] = []
     for _ in range(2):
         async with undone(store) as session:
             await create_jobs(session, [new_job()])
-            taken += await claim_jobs(session, [claim_request()], ["default"], 60)
+            taken += (await claim_jobs(session, [claim_request()], ["default"], 60))[0]
     one, other = taken
-    assert one
-    assert other
     assert (one.queue, one.locked_at, one.attempt) == (other.queue, other.locked_at, other.attempt)
     assert one.lease_token != other.lease_token
 
@@ -277,6 +298,6 @@ async def test_claims_without_a_request_are_never_taken_for_repeats(house: House
 
 
 async def test_a_request_that_found_nothing_is_asked_anew(house: House) -> None:
-    assert await house.claims.claim(claim_request(request_id="r")) is None
+    assert await house.try_claim(claim_request(request_id="r")) is None
     job = await house.create()
     assert (await house.claim(request_id="r")).id == job.id

@@ -43,7 +43,7 @@ class History:
 
     async def claim(self, chance: int) -> None:
         request = claim_request("w", QUEUES[chance % 2], lease_seconds=(1, 40)[chance % 2])
-        job = await self.house.claims.claim(request)
+        job = await self.house.try_claim(request)
         if job is not None:
             self.leases.append(job)
 
@@ -64,7 +64,7 @@ class History:
 
     async def hand_back(self, chance: int) -> None:
         if lease := self.lease(chance):
-            await self.house.claims.hand_back(lease)
+            await self.house.claims.hand_back([lease])
 
     async def cancel(self, chance: int) -> None:
         if self.jobs:

@@ -136,14 +136,14 @@ async def test_a_key_makes_one_job_however_often_it_is_sent(store: Store, house:
     before = await everything(store)
     again = await house.jobs.create(create_call(key="k"))
     assert (first.new, again.new) == (True, False)
-    assert again.job == first.job
+    assert again.jobs == first.jobs
     assert await everything(store) == before
 
 
 async def test_copies_of_a_create_at_the_same_time_make_one_job(store: Store, house: House) -> None:
     made = await asyncio.gather(*(house.jobs.create(create_call(key="k")) for _ in range(5)))
     assert sorted(one.new for one in made) == [False] * 4 + [True]
-    assert len({one.job.id for one in made}) == 1
+    assert len({one.jobs[0].id for one in made}) == 1
     assert len(await rows(store, "SELECT id FROM jobs")) == 1
 
 
@@ -151,7 +151,7 @@ async def test_a_repeat_shows_the_job_as_it_stands(house: House) -> None:
     await house.jobs.create(create_call(key="k"))
     await house.reports.report(report(await house.claim()))
     again = await house.jobs.create(create_call(key="k"))
-    assert again.job.status is Status.SUCCEEDED
+    assert again.jobs[0].status is Status.SUCCEEDED
 
 
 async def test_a_key_with_another_body_is_refused_and_writes_nothing(
@@ -170,30 +170,30 @@ async def test_keyed_repeated_and_plain_creates_share_a_turn(house: House) -> No
         create_call("plain"),
         create_call("old", key="old"),
         create_call("new", key="new"),
-        CreateCall(new_job("other"), "old", "another hash"),
+        CreateCall([new_job("other")], "old", "another hash"),
         create_call("plain"),
     ]
     made = await asyncio.gather(*map(house.jobs.create, calls), return_exceptions=True)
     assert isinstance(made.pop(3), IdempotencyMismatch)
-    names = [one.job.name for one in made if not isinstance(one, BaseException)]
+    names = [one.jobs[0].name for one in made if not isinstance(one, BaseException)]
     assert names == ["plain", "old", "new", "plain"]
     assert not isinstance(made[1], BaseException)
-    assert made[1].job.id == old.job.id
+    assert made[1].jobs[0].id == old.jobs[0].id
 
 
 async def test_the_store_itself_refuses_the_second_use_of_a_key(house: House) -> None:
     async with house.transactions.write() as session:
         await remember_keys(
-            session, [KeyedCall("k", "hash", JobId(1)), KeyedCall("l", "hash", JobId(2))]
+            session, [KeyedCall("k", "hash", (JobId(1),)), KeyedCall("l", "hash", (JobId(2),))]
         )
     with pytest.raises(IntegrityError):
         async with house.transactions.write() as session:
-            await remember_keys(session, [KeyedCall("k", "hash", JobId(3))])
+            await remember_keys(session, [KeyedCall("k", "hash", (JobId(3),))])
     async with house.transactions.write() as session:
         found = await find_keys(session, ["k", "l", "m"])
     assert found == {
-        "k": KeyedCall("k", "hash", JobId(1)),
-        "l": KeyedCall("l", "hash", JobId(2)),
+        "k": KeyedCall("k", "hash", (JobId(1),)),
+        "l": KeyedCall("l", "hash", (JobId(2),)),
     }
 
 

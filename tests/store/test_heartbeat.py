@@ -42,8 +42,7 @@ async def test_a_lease_goes_on_from_now_never_back_and_never_past_the_timeout(
 ) -> None:
     async with undone(store) as session:
         await create_jobs(session, [new_job(timeout_seconds=longest)])
-        (job,) = await claim_jobs(session, [claim_request(lease_seconds=lease)], ["default"], 60)
-        assert job
+        ((job,),) = await claim_jobs(session, [claim_request(lease_seconds=lease)], ["default"], 60)
         held = lease if longest is None else min(lease, longest)
         expiry = START + micros(held)
         assert job.lease_expires_at == expiry
@@ -135,7 +134,7 @@ async def test_good_and_bad_heartbeats_share_a_statement(store: Store) -> None:
     """Also a stale and a good one for the same job: answers are matched by job and token."""
     async with undone(store) as session:
         await create_jobs(session, [new_job()] * 3)
-        jobs = await claim_jobs(session, [claim_request()] * 3, ["default"], 60)
+        (jobs,) = await claim_jobs(session, [claim_request(limit=3)], ["default"], 60)
         first, second, third = (job for job in jobs if job)
         session.now = Micros(START + micros(7))
         beats = [

@@ -143,7 +143,7 @@ def reporting(outcome: ReportedOutcome) -> Callable[[House, Staged], Awaitable[A
 
 async def do_create(house: House, staged: Staged) -> None:
     created = await house.jobs.create(create_call(key=f"key of {staged.queue}"))
-    assert (created.job.id, created.new) == (staged.job_id, False)
+    assert (created.jobs[0].id, created.new) == (staged.job_id, False)
 
 
 async def do_claim(house: House, staged: Staged) -> None:

@@ -151,6 +151,24 @@ def test_the_history_goes_down_and_up_again(path: Path) -> None:
     assert schema(path) == before
 
 
+def test_keys_of_the_first_schema_are_kept_up_and_down(path: Path) -> None:
+    upgrade(sqlite_url(path))
+    with connect(path) as connection:
+        command.downgrade(with_connection(connection), "0001")
+        connection.commit()
+    with closing(sqlite3.connect(path)) as file, file:
+        file.execute("INSERT INTO idempotency_keys VALUES ('k', 'hash', 7, 1)")
+    upgrade(sqlite_url(path))
+    found = "SELECT key, body_hash, first_job_id, job_count FROM idempotency_keys"
+    with closing(sqlite3.connect(path)) as file:
+        assert file.execute(f"{found} WHERE part = 0").fetchall() == [("k", "hash", 7, 1)]
+    with connect(path) as connection:
+        command.downgrade(with_connection(connection), "0001")
+        connection.commit()
+    with closing(sqlite3.connect(path)) as file:
+        assert file.execute(found).fetchall() == [("k", "hash", 7, 1)]
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 

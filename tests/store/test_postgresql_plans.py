@@ -113,8 +113,8 @@ FILL_REST = (
     """,
     "INSERT INTO job_tags (tag, job_id) SELECT 't', id FROM jobs WHERE id >= $1",
     """
-    INSERT INTO idempotency_keys (key, body_hash, first_job_id, job_count)
-    SELECT 'key ' || id, 'hash', id, 1 FROM jobs WHERE id >= $1
+    INSERT INTO idempotency_keys (key, part, body_hash, first_job_id, job_count)
+    SELECT 'key ' || id, 0, 'hash', id, 1 FROM jobs WHERE id >= $1
     """,
 )
 BY_HAND = "; ".join(
@@ -217,7 +217,11 @@ def hot(numbers: Numbers) -> dict[str, Hot]:
         "find keys": (FIND_KEYS, {"keys": batch(f"key {n}" for n in finished)}),
         "remember keys": (
             REMEMBER_KEYS,
-            {"keys": batch([{"key": "k", "body_hash": "h", "first_job_id": 1}])},
+            {
+                "keys": batch(
+                    [{"key": "k", "part": 0, "body_hash": "h", "first_job_id": 1, "job_count": 1}]
+                )
+            },
         ),
         "heartbeat": (HEARTBEAT, {"beats": keys}),
         "succeed": (SUCCEED, {"successes": keys, "beside": "[]"}),

@@ -19,6 +19,7 @@ import pytest
 from compute_orchestrator.db.engine import Store, build_store
 from compute_orchestrator.db.sessions import ReadSession, Statement, WriteSession
 from compute_orchestrator.db.statements import claim
+from compute_orchestrator.db.statements.prune import prune_finished
 from compute_orchestrator.db.statements.queues import set_paused
 from compute_orchestrator.db.statements.read import find_jobs
 from compute_orchestrator.db.statements.reap import expired_leases, note_pass
@@ -30,9 +31,10 @@ from compute_orchestrator.domain.report import ReportedOutcome, Succeeded
 from compute_orchestrator.domain.retry import Failed, Obeyed, Released
 from compute_orchestrator.domain.values import JobId, Micros, micros
 from compute_orchestrator.services import jobs as job_service
+from compute_orchestrator.services.jobs import CreateCall
 from compute_orchestrator.services.operations import CancelCall, RetryCall
 from compute_orchestrator.services.reaper import Pass
-from tests.builders import claim_request, create_call, heartbeat, report
+from tests.builders import claim_request, create_call, heartbeat, new_job, report
 from tests.clocks import ManualClock
 from tests.store.house import INTERVAL_SECONDS, House, everything, job_row, rows, run, trail
 from tests.stores import only_postgresql
@@ -130,7 +132,7 @@ async def test_of_many_claims_at_once_each_gets_a_job_of_its_own(store_url: str)
             *(houses[0].create(queue=queues[n % 3], priority=n % 4) for n in range(300))
         )
         claims = [
-            house.claims.claim(claim_request(f"w{number}", *random.sample(queues, 3)))
+            house.try_claim(claim_request(f"w{number}", *random.sample(queues, 3)))
             for number, house in enumerate(houses)
             for _ in range(50)
         ]
@@ -153,7 +155,7 @@ async def test_nobody_gets_an_empty_answer_while_there_are_jobs(store_url: str) 
             nonlocal asking
             while True:
                 asking += 1
-                job = await house.claims.claim(claim_request("w", *queues))
+                job = await house.try_claim(claim_request("w", *queues))
                 asking -= 1
                 if job is None:
                     assert len(taken) + asking >= 300
@@ -173,7 +175,7 @@ async def test_jobs_that_another_holds_are_passed_over_however_many_they_are(
     first = "SELECT id FROM jobs WHERE queue = '{}' ORDER BY id LIMIT 299 FOR UPDATE"
     async with held(store_url, first.format("a"), first.format("b")):
         jobs = await together(
-            *(house.claims.claim(claim_request("w", *queues)) for queues in ["ab", "ab", "ab"])
+            *(house.try_claim(claim_request("w", *queues)) for queues in ["ab", "ab", "ab"])
         )
     assert sorted(job.queue for job in jobs if job) == ["a", "b"]
 
@@ -199,8 +201,8 @@ async def test_claims_of_large_jobs_are_brought_in_parts_and_nobody_goes_empty(
     async with house.transactions.write() as session:
         requests = [claim_request(f"w{number}") for number in range(7)]
         jobs = await claim.claim_jobs(session, requests, ["default"], 60)
-    assert [job and len(job.payload or "") for job in jobs] == [3, 10, 10, 10, 10, 102, 10]
-    assert [job and job.locked_by for job in jobs] == [f"w{number}" for number in range(7)]
+    assert [len(job.payload or "") for (job,) in jobs] == [3, 10, 10, 10, 10, 102, 10]
+    assert [job.locked_by for (job,) in jobs] == [f"w{number}" for number in range(7)]
     assert brought == [4, 2, 1]
 
 
@@ -208,7 +210,7 @@ async def test_two_claims_with_one_request_id_are_one_claim(replicas: list[House
     for number in range(20):
         await together(*(replicas[0].create() for _ in range(3)))
         request = claim_request("w", request_id=f"r{number}")
-        jobs = await together(*(house.claims.claim(request) for house in replicas))
+        jobs = await together(*(house.try_claim(request) for house in replicas))
         assert len({(job.id, job.lease_token) for job in jobs if job}) == 1
         assert None not in jobs
 
@@ -222,9 +224,7 @@ async def test_many_repeated_requests_at_once_are_one_claim_each(
     calls: list[Coroutine[Any, Any, Job | None]] = []
     for house in replicas:
         random.shuffle(numbers)
-        calls += [
-            house.claims.claim(claim_request(f"w{n % 7}", request_id=f"r{n}")) for n in numbers
-        ]
+        calls += [house.try_claim(claim_request(f"w{n % 7}", request_id=f"r{n}")) for n in numbers]
     jobs = await together(*calls)
     assert None not in jobs
     assert len({job.id for job in jobs if job}) == len(numbers)
@@ -237,7 +237,7 @@ async def test_two_creates_with_one_key_make_one_job(replicas: list[House]) -> N
     for number in range(20):
         call = create_call(key=f"k{number}", tags=("t",))
         made = await together(*(house.jobs.create(call) for house in replicas))
-        assert len({one.job.id for one in made}) == 1
+        assert len({one.jobs[0].id for one in made}) == 1
         assert sum(one.new for one in made) == 1
     assert len(await rows(replicas[0].store, "SELECT id FROM jobs")) == 20
 
@@ -249,7 +249,7 @@ async def test_many_repeated_creates_at_once_make_one_job_each(replicas: list[Ho
         random.shuffle(numbers)
         calls += [house.jobs.create(create_call(key=f"k{number}")) for number in numbers]
     made = await together(*calls)
-    assert len({one.job.id for one in made}) == len(numbers)
+    assert len({one.jobs[0].id for one in made}) == len(numbers)
     assert sum(one.new for one in made) == len(numbers)
     assert len(await rows(replicas[0].store, "SELECT id FROM jobs")) == len(numbers)
 
@@ -385,7 +385,7 @@ async def test_a_pass_during_which_the_network_stands_still_takes_no_lease(
     """The heartbeats stand still with it, and the database's clock goes on."""
     house, gap = replicas[0], micros(2 * INTERVAL_SECONDS)
     await house.create()
-    assert await house.claims.claim(claim_request("living", lease_seconds=1.0)) is not None
+    assert await house.try_claim(claim_request("living", lease_seconds=1.0)) is not None
     async with house.transactions.write() as session:
         await note_pass(session, gap)
     await run(house.store, WATCH_EARLIER)
@@ -476,7 +476,7 @@ async def test_a_create_whose_job_is_pruned_while_it_is_repeated_makes_a_new_one
     await pruning.close()
     await pruning.store.close()
     assert pruned == [1]
-    assert (again.new, again.job.id > made.job.id) == (True, True)
+    assert (again.new, again.jobs[0].id > made.jobs[0].id) == (True, True)
     monkeypatch.undo()
     assert not (await house.jobs.create(create_call(key="k"))).new
 
@@ -564,7 +564,7 @@ async def test_heartbeats_and_repeated_claims_lock_in_one_order(
 
     async def repeated() -> None:
         claims = [claim_request(w, q, request_id="r") for w, q in (("a", "2"), ("b", "1"))]
-        jobs = await together(*(replicas[2].claims.claim(claim) for claim in claims))
+        jobs = await together(*(replicas[2].try_claim(claim) for claim in claims))
         assert [job and job.id for job in jobs] == [second.id, first.id]
 
     await crossed(store_url, beats, repeated)
@@ -592,7 +592,7 @@ class Crowd:
             *(house.reports.report(report(it, pick(ends))) for it in sample(self.leases, 12)),
             *(house.operations.cancel(CancelCall(it, pick([True, False]))) for it in self.some(4)),
             *(house.operations.retry(RetryCall(it, again=True)) for it in self.some(6)),
-            *(house.claims.claim(it) for it in sample(self.requests, 6)),
+            *(house.try_claim(it) for it in sample(self.requests, 6)),
         ]
 
     def some(self, number: int) -> list[JobId]:
@@ -618,7 +618,7 @@ class Crowd:
             claim_request(f"w{self.chance.randrange(5)}", request_id=f"{self.chance.random()}")
             for _ in waiting
         ]
-        assert None not in await together(*(house.claims.claim(it) for it in requests))
+        assert None not in await together(*(house.try_claim(it) for it in requests))
         async with house.transactions.read() as session:
             jobs = await find_jobs(session, self.ids)
         self.leases = list(jobs.values())
@@ -739,3 +739,25 @@ async def test_a_wrong_clock_does_not_make_the_watch_begin_anew(
             await replica.reaper.reap_once()
         (after,) = await rows(house.store, "SELECT since FROM watch")
         assert after == before
+
+
+async def test_of_two_that_prune_the_last_jobs_of_a_call_one_takes_the_key(
+    store_url: str, replicas: list[House]
+) -> None:
+    """Each must not leave it to the other, since each sees the other's job still there."""
+    call = CreateCall([new_job(), new_job()], "k", "hash")
+    made = (await replicas[0].jobs.create(call)).jobs
+    for job in made:
+        await replicas[0].reports.report(report(await replicas[0].claim("w", job.queue)))
+    assert len(await rows(replicas[0].store, "SELECT * FROM idempotency_keys")) == 1
+
+    async def prune(house: House) -> int:
+        async with house.transactions.write() as session:
+            return await prune_finished(session, 0, 1)
+
+    async with held(store_url, "SELECT * FROM job_events ORDER BY id LIMIT 1 FOR UPDATE"):
+        both = asyncio.ensure_future(together(prune(replicas[0]), prune(replicas[1])))
+        await until_waiting(store_url, 2)
+    assert await both == [1, 1]
+    assert await rows(replicas[0].store, "SELECT * FROM jobs") == []
+    assert await rows(replicas[0].store, "SELECT * FROM idempotency_keys") == []

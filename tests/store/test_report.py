@@ -95,7 +95,7 @@ async def test_a_report_for_no_job_says_so(house: House, outcome: ReportedOutcom
 async def test_good_and_bad_reports_share_a_statement(store: Store) -> None:
     async with undone(store) as session:
         await create_jobs(session, [new_job()] * 3)
-        jobs = await claim_jobs(session, [claim_request()] * 3, ["default"], 60)
+        (jobs,) = await claim_jobs(session, [claim_request(limit=3)], ["default"], 60)
         first, second, third = (job for job in jobs if job)
         foreign = LeaseKey(second.id, FOREIGN)
         finished = await succeed(
@@ -191,7 +191,7 @@ async def test_a_report_after_a_release_by_the_server_learns_that_the_lease_is_l
 ) -> None:
     """Also a release, although the trail has one under this token: it was not the worker's."""
     job = await house.running()
-    await house.claims.hand_back(job)
+    await house.claims.hand_back([job])
     with pytest.raises(LeaseLost):
         await house.reports.report(report(job, outcome))
 
@@ -200,14 +200,14 @@ async def test_a_lease_that_is_handed_back_too_late_is_let_be(store: Store, hous
     job = await house.running()
     await house.operations.cancel(CancelCall(job.id, force=True))
     before = await everything(store)
-    await house.claims.hand_back(job)
+    await house.claims.hand_back([job])
     assert await everything(store) == before
 
 
 async def test_a_release_by_the_server_keeps_counts_and_place(store: Store, house: House) -> None:
     job = await house.running()
     house.clock.move(1)
-    await house.claims.hand_back(job)
+    await house.claims.hand_back([job])
     row = await job_row(store, job.id)
     assert (row["status"], row["release_count"], row["run_at"]) == ("queued", 0, START)
     step = (await trail(store, job.id))[-1]
@@ -285,8 +285,7 @@ async def test_json_comes_back_as_the_text_that_it_was(store: Store, value: Any)
     sent = to_json(value)
     async with undone(store) as session:
         (job,) = await create_jobs(session, [new_job(payload=sent)])
-        (job,) = await claim_jobs(session, [claim_request()], ["default"], 60)
-        assert job
+        ((job,),) = await claim_jobs(session, [claim_request()], ["default"], 60)
         assert job.payload == sent
         done = (await succeed(session, [Success(lease_key(job), "w", sent)]))[job.id]
     assert (done.payload, done.result) == (sent, sent)
@@ -295,8 +294,7 @@ async def test_json_comes_back_as_the_text_that_it_was(store: Store, value: Any)
 async def test_a_job_runs_as_long_as_its_lease_was_held(store: Store) -> None:
     async with undone(store) as session:
         await create_jobs(session, [new_job()])
-        (job,) = await claim_jobs(session, [claim_request()], ["default"], 60)
-        assert job
+        ((job,),) = await claim_jobs(session, [claim_request()], ["default"], 60)
         session.now = Micros(START + micros(5))
         await succeed(session, [Success(lease_key(job), "w", None)])
         assert session.steps[-1].ran_seconds == 5

@@ -89,8 +89,8 @@ FILL_EVENTS = """
 """
 FILL_REST = (
     "INSERT INTO job_tags (tag, job_id) SELECT 't', id FROM jobs",
-    "INSERT INTO idempotency_keys (key, body_hash, first_job_id, job_count)"
-    " SELECT 'key ' || id, 'hash', id, 1 FROM jobs WHERE id % 2 = 0",
+    "INSERT INTO idempotency_keys (key, part, body_hash, first_job_id, job_count)"
+    " SELECT 'key ' || id, 0, 'hash', id, 1 FROM jobs WHERE id % 2 = 0",
 )
 
 
@@ -194,7 +194,7 @@ def hot(numbers: Numbers) -> dict[str, Hot]:
         "retry_jitter": 0,
         "tags": "[]",
     }
-    claim = {"slots": slots, "n": 5, "default_lease_seconds": 60}
+    claim = {"slots": slots, "n": 5, "largest": 8_000_000, "default_lease_seconds": 60}
     return {
         "claim": Hot(
             CLAIM, {**claim, "queues": batch(["q0"])}, {"jobs_claimable", PRIMARY}, sorts=True
@@ -226,7 +226,11 @@ def hot(numbers: Numbers) -> dict[str, Hot]:
         ),
         "remember keys": Hot(
             REMEMBER_KEYS,
-            {"keys": batch([{"key": "k", "body_hash": "h", "first_job_id": 1}])},
+            {
+                "keys": batch(
+                    [{"key": "k", "part": 0, "body_hash": "h", "first_job_id": 1, "job_count": 1}]
+                )
+            },
             set(),
         ),
         "cancel": Hot(CANCEL_QUEUED, {"ids": batch(waiting)}, {PRIMARY}),

@@ -84,8 +84,7 @@ async def test_leases_are_taken_when_they_ran_out_under_the_eyes_of_the_reaper(
             session.now = Micros(START + claimed * second)
             await create_jobs(session, [new_job(run_at=START)])
             request = claim_request(lease_seconds=held)
-            (job,) = await claim_jobs(session, [request], ["default"], 60)
-            assert job
+            ((job,),) = await claim_jobs(session, [request], ["default"], 60)
             jobs.append((job.id, claimed + held, held))
         since = last = now = 12
         await passes(session, now * second)

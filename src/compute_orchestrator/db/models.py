@@ -170,7 +170,9 @@ class JobEventRecord(Base):
 
 
 class IdempotencyKeyRecord(Base):
-    """A key and the jobs of its call, whose ids are consecutive. It goes with the last of them."""
+    """A key and a run of the jobs of its call, whose ids are consecutive; it goes with the last of
+    them. A call's ids are one run, but where others took ids in between.
+    """
 
     __tablename__ = "idempotency_keys"
     __table_args__ = (Index("idempotency_keys_job", "first_job_id"),)
@@ -179,6 +181,9 @@ class IdempotencyKeyRecord(Base):
     body_hash: Mapped[str] = mapped_column(String(64))
     first_job_id: Mapped[int] = mapped_column(BigInteger)
     job_count: Mapped[int] = mapped_column(Integer)
+    part: Mapped[int] = mapped_column(
+        Integer, primary_key=True, autoincrement=False, server_default="0"
+    )
 
 
 class StatDeltaRecord(Base):

@@ -15,12 +15,16 @@ class LeaseKey:
 
 @dataclass(frozen=True, slots=True)
 class ClaimRequest:
-    """One worker asks for one job. `queues` has no duplicates; `request_id` makes it repeatable."""
+    """One worker asks for up to `limit` jobs.
+
+    `queues` has no duplicates; `request_id` makes it repeatable.
+    """
 
     worker_id: str
     queues: tuple[str, ...] = ("default",)
     lease_seconds: float | None = None
     request_id: str | None = None
+    limit: int = 1
 
 
 @dataclass(frozen=True, slots=True)

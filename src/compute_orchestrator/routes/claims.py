@@ -29,14 +29,15 @@ async def claim_job(body: ClaimInput, request: Request, services: Wired) -> Resp
     With a `request_id` the claim may be repeated: while its lease runs it gives the same one.
     Without, a client that went away before the answer has its lease handed back.
     """
+    asked = body.of(body.worker_id)
     if body.wait_seconds:
         async with client_gone(request) as gone:
-            job = await services.claims.claim_patiently(body.to_domain(), body.wait_seconds, gone)
+            jobs = await services.claims.claim_patiently(asked, body.wait_seconds, gone)
     else:
-        job = await services.claims.claim(body.to_domain())
-    if job is None:
+        jobs = await services.claims.claim(asked)
+    if not jobs:
         return Response(status_code=204)
     if body.request_id is None and await request.is_disconnected():
-        await services.claims.hand_back(job)
+        await services.claims.hand_back(jobs)
         return Response(status_code=204)
-    return Response(job_json(job, with_token=True), media_type="application/json")
+    return Response(job_json(jobs[0], with_token=True), media_type="application/json")

@@ -14,6 +14,7 @@ from compute_orchestrator.services.queues import QueueService
 from compute_orchestrator.services.reaper import Reaper
 from compute_orchestrator.services.reports import ReportService
 from compute_orchestrator.services.stats import StatsService
+from compute_orchestrator.services.sync import SyncService
 from compute_orchestrator.services.workers import WorkerService
 
 
@@ -30,6 +31,7 @@ class Services:
     queues: QueueService
     workers: WorkerService
     stats: StatsService
+    sync: SyncService
     health: HealthService
 
 

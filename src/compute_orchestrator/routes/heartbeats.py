@@ -30,8 +30,11 @@ async def heartbeat(
     limits: Limits,
 ) -> Response:
     """Extend the lease by its length, never past the attempt's `timeout_seconds`."""
-    beat = body.to_domain(
-        JobId(id), max_progress_bytes=limits.progress, max_checkpoint_bytes=limits.checkpoint
+    beat = body.of(
+        body.worker_id,
+        JobId(id),
+        max_progress_bytes=limits.progress,
+        max_checkpoint_bytes=limits.checkpoint,
     )
     state = await services.heartbeats.beat(beat)
     return Response(lease_state_json(state), media_type="application/json")

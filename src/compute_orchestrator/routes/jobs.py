@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Header, Query, Request, Response
 
 from compute_orchestrator.domain.errors import ValidationFailed
+from compute_orchestrator.domain.job import NewJob
 from compute_orchestrator.domain.listing import JobFilter
 from compute_orchestrator.domain.values import JobId, Micros
 from compute_orchestrator.routes.connection import client_gone
@@ -16,6 +17,8 @@ from compute_orchestrator.routes.direct import DirectRoute
 from compute_orchestrator.routes.problems import problems
 from compute_orchestrator.routes.requests import CheckedRequest, ProtocolRoute
 from compute_orchestrator.schemas.jobs import (
+    BulkInput,
+    BulkOutput,
     EventListOutput,
     EventsQuery,
     JobInput,
@@ -25,6 +28,7 @@ from compute_orchestrator.schemas.jobs import (
     ListQuery,
     event_json,
     job_json,
+    jobs_json,
 )
 from compute_orchestrator.schemas.values import PathId, check_name
 from compute_orchestrator.services.jobs import CreateCall
@@ -32,8 +36,12 @@ from compute_orchestrator.services.jobs import CreateCall
 router = APIRouter(tags=["jobs"], route_class=ProtocolRoute)
 HEAVY = frozenset({"payload", "result", "checkpoint"})
 
-
 busy_router = APIRouter(tags=["jobs"], route_class=DirectRoute)
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(description="1 to 200 bytes. The same key with the same body answers the same jobs."),
+]
 
 
 @busy_router.post(
@@ -52,26 +60,48 @@ async def create_job(
     request: CheckedRequest,
     services: Wired,
     limits: Limits,
-    idempotency_key: Annotated[
-        str | None,
-        Header(
-            description="1 to 200 bytes. The same key with the same body answers the same job.",
-        ),
-    ] = None,
+    idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Accept a job. Once this answers 201, the job survives whatever happens to the server."""
-    key = None if idempotency_key is None else _checked_key(idempotency_key.strip(" \t"))
-    created = await services.jobs.create(
-        CreateCall(
-            job=body.to_domain(limits.payload),
-            key=key,
-            body_hash="" if key is None else _hash(request.checked_json),
-        )
-    )
+    call = _call([body.to_domain(limits.payload)], idempotency_key, request)
+    created = await services.jobs.create(call)
+    (job,) = created.jobs
     return Response(
-        job_json(created.job),
+        job_json(job),
         201 if created.new else 200,
-        {"Location": f"/jobs/{created.job.id}"},
+        {"Location": f"/jobs/{job.id}"},
+        media_type="application/json",
+    )
+
+
+@busy_router.post(
+    "/jobs/bulk",
+    operation_id="create_jobs",
+    summary="Create many jobs",
+    status_code=201,
+    response_model=BulkOutput,
+    responses={
+        200: {
+            "model": BulkOutput,
+            "description": "The jobs that this Idempotency-Key made before, without those that "
+            "were deleted meanwhile.",
+        },
+        **problems(408, 413, 415),
+    },
+)
+async def create_jobs(
+    body: BulkInput,
+    request: CheckedRequest,
+    services: Wired,
+    limits: Limits,
+    idempotency_key: IdempotencyKey = None,
+) -> Response:
+    """Accept up to 1,000 jobs, all or none. The answer has them in the order of the call."""
+    call = _call(body.to_domain(limits.payload), idempotency_key, request)
+    created = await services.jobs.create(call)
+    return Response(
+        f'{{"jobs":[{jobs_json(created.jobs)}]}}',
+        201 if created.new else 200,
         media_type="application/json",
     )
 
@@ -147,6 +177,13 @@ async def list_events(
         f'{{"events":[{events}],"next_cursor":{json.dumps(page.next_cursor)}}}',
         media_type="application/json",
     )
+
+
+def _call(jobs: list[NewJob], idempotency_key: str | None, request: CheckedRequest) -> CreateCall:
+    if idempotency_key is None:
+        return CreateCall(jobs)
+    key = _checked_key(idempotency_key.strip(" \t"))
+    return CreateCall(jobs, key, _hash(request.checked_json))
 
 
 def _checked_key(key: str) -> str:

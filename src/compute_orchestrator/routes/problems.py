@@ -49,9 +49,22 @@ INTERNAL: Final = "The server failed over this request. The log says more."
 
 def problem_response(error: errors.OrchestratorError) -> Response:
     """The answer to an error of the domain."""
-    status = STATUS.get(type(error), 500)
-    extra: dict[str, Any] = {}
     headers: dict[str, str] = {}
+    match error:
+        case errors.ShuttingDown():
+            headers = {"Retry-After": str(error.retry_after_seconds), "Connection": "close"}
+        case errors.Unavailable():
+            headers = {"Retry-After": str(error.retry_after_seconds)}
+        case errors.RequestTimeout() | errors.PayloadTooLarge():
+            headers = {"Connection": "close"}  # the rest of the body may still be on its way
+        case _:
+            pass
+    return Response(problem_json(error), _status(error), headers, media_type=MEDIA_TYPE)
+
+
+def problem_json(error: errors.OrchestratorError) -> str:
+    """An error of the domain as a problem's body."""
+    extra: dict[str, Any] = {}
     match error:
         case errors.LeaseLost():
             extra = {
@@ -63,25 +76,18 @@ def problem_response(error: errors.OrchestratorError) -> Response:
             extra = {"job_status": error.status}
         case errors.ValidationFailed():
             extra = {"errors": [{"where": where, "what": what} for where, what in error.errors]}
-        case errors.ShuttingDown():
-            headers = {"Retry-After": str(error.retry_after_seconds), "Connection": "close"}
-        case errors.Unavailable():
-            headers = {"Retry-After": str(error.retry_after_seconds)}
-        case errors.RequestTimeout() | errors.PayloadTooLarge():
-            headers = {"Connection": "close"}  # the rest of the body may still be on its way
         case _:
             pass
-    return _problem(status, error.code, error.title, error.detail, extra, headers)
+    return _body(_status(error), error.code, error.title, error.detail, extra)
 
 
-def _problem(
-    status: int,
-    code: str,
-    title: str,
-    detail: str,
-    extra: Mapping[str, Any] | None = None,
-    headers: Mapping[str, str] | None = None,
-) -> Response:
+def _status(error: errors.OrchestratorError) -> int:
+    return STATUS.get(type(error), 500)
+
+
+def _body(
+    status: int, code: str, title: str, detail: str, extra: Mapping[str, Any] | None = None
+) -> str:
     body = {
         "type": f"urn:compute-orchestrator:problem:{code}",
         "title": title,
@@ -90,8 +96,18 @@ def _problem(
         "code": code,
         **(extra or {}),
     }
-    content = json.dumps(body, ensure_ascii=False)
-    return Response(content, status, dict(headers or {}), media_type=MEDIA_TYPE)
+    return json.dumps(body, ensure_ascii=False)
+
+
+def _problem(
+    status: int,
+    code: str,
+    title: str,
+    detail: str,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    body = _body(status, code, title, detail)
+    return Response(body, status, dict(headers or {}), media_type=MEDIA_TYPE)
 
 
 def validation_failed(found: Sequence[Any]) -> errors.ValidationFailed:

@@ -27,6 +27,8 @@ async def report_job(
     limits: Limits,
 ) -> Response:
     """The lease holder's word. Repeated with the same token it answers the job as it stands."""
-    report = body.to_domain(JobId(id), max_result_bytes=limits.result, max_error_bytes=limits.error)
+    report = body.of(
+        body.worker_id, JobId(id), max_result_bytes=limits.result, max_error_bytes=limits.error
+    )
     job = await services.reports.report(report)
     return Response(job_json(job), media_type="application/json")

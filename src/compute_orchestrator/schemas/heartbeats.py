@@ -18,7 +18,28 @@ from compute_orchestrator.schemas.values import (
 )
 
 
-class HeartbeatInput(Input):
+class HeartbeatFields(Input):
+    """A sign of life. Absent progress and checkpoint leave what is stored."""
+
+    lease_token: ShortText
+    progress: Any = Field(None, description="Any JSON; shown with the job.")
+    checkpoint: Any = Field(None, description="Any JSON; given to the next attempt.")
+
+    def of(
+        self, worker_id: str, job_id: JobId, *, max_progress_bytes: int, max_checkpoint_bytes: int
+    ) -> Heartbeat:
+        """Raises PayloadTooLarge."""
+        progress = None if self.progress is None else to_json(self.progress)
+        checkpoint = None if self.checkpoint is None else to_json(self.checkpoint)
+        return Heartbeat(
+            LeaseKey(job_id, LeaseToken(self.lease_token)),
+            worker_id,
+            fits(progress, max_progress_bytes, "progress"),
+            fits(checkpoint, max_checkpoint_bytes, "checkpoint"),
+        )
+
+
+class HeartbeatInput(HeartbeatFields):
     """A sign of life. Absent progress and checkpoint leave what is stored."""
 
     model_config = ConfigDict(
@@ -34,22 +55,6 @@ class HeartbeatInput(Input):
     )
 
     worker_id: Segment
-    lease_token: ShortText
-    progress: Any = Field(None, description="Any JSON; shown with the job.")
-    checkpoint: Any = Field(None, description="Any JSON; given to the next attempt.")
-
-    def to_domain(
-        self, job_id: JobId, *, max_progress_bytes: int, max_checkpoint_bytes: int
-    ) -> Heartbeat:
-        """Raises PayloadTooLarge."""
-        progress = None if self.progress is None else to_json(self.progress)
-        checkpoint = None if self.checkpoint is None else to_json(self.checkpoint)
-        return Heartbeat(
-            LeaseKey(job_id, LeaseToken(self.lease_token)),
-            self.worker_id,
-            fits(progress, max_progress_bytes, "progress"),
-            fits(checkpoint, max_checkpoint_bytes, "checkpoint"),
-        )
 
 
 class HeartbeatOutput(Output):

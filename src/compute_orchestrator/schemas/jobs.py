@@ -1,13 +1,14 @@
 """Jobs on the wire: what a producer sends, and how a job is shown."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.config import JsonDict
 
+from compute_orchestrator.domain.errors import PayloadTooLarge
 from compute_orchestrator.domain.job import Job, NewJob
 from compute_orchestrator.domain.lifecycle import Status
 from compute_orchestrator.domain.listing import Event
@@ -109,6 +110,38 @@ class JobInput(Input):
         )
 
 
+MOST_AT_ONCE = 1_000
+
+
+class BulkInput(Input):
+    """Jobs to create, all or none."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "jobs": [
+                        {"name": "resize", "queue": "images", "payload": {"url": "a.png"}},
+                        {"name": "resize", "queue": "images", "payload": {"url": "b.png"}},
+                    ]
+                }
+            ]
+        }
+    )
+
+    jobs: Annotated[list[JobInput], Field(min_length=1, max_length=MOST_AT_ONCE)]
+
+    def to_domain(self, max_payload_bytes: int) -> list[NewJob]:
+        """Raises PayloadTooLarge."""
+        return [self._job(number, job, max_payload_bytes) for number, job in enumerate(self.jobs)]
+
+    def _job(self, number: int, job: JobInput, max_payload_bytes: int) -> NewJob:
+        try:
+            return job.to_domain(max_payload_bytes)
+        except PayloadTooLarge as error:
+            raise PayloadTooLarge(f"jobs.{number}: {error.detail}") from None
+
+
 class RetryOutput(Output):
     base_seconds: float
     factor: float
@@ -186,6 +219,14 @@ class JobOutput(Output):
     finished_at: ShownMoment | None
 
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_JOB]})
+
+
+class BulkOutput(Output):
+    """The jobs in the order of the call."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"jobs": [EXAMPLE_JOB]}]})
+
+    jobs: list[JobOutput]
 
 
 LEAN_EXAMPLE: JsonDict = {
@@ -341,6 +382,11 @@ def job_json(job: Job, *, with_token: bool = False, omitted: Collection[str] = (
         f'"updated_at":"{format_moment(job.updated_at)}",'
         f'"finished_at":{_moment(job.finished_at)}}}'
     )
+
+
+def jobs_json(jobs: Iterable[Job], *, with_token: bool = False) -> str:
+    """Jobs as the items of a list."""
+    return ",".join([job_json(job, with_token=with_token) for job in jobs])
 
 
 def event_json(event: Event) -> str:

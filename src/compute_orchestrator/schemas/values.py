@@ -144,6 +144,7 @@ def parse_switch(value: Any) -> Any:
     return value
 
 
+PathSegment = Annotated[str, AfterValidator(check_segment)]
 PathId = Annotated[int, Field(ge=0, le=LARGEST_INTEGER), BeforeValidator(parse_digits)]
 Switch = Annotated[bool, BeforeValidator(parse_switch)]
 

@@ -1,4 +1,4 @@
-"""Claims: hand out jobs, one lease each; a repeated request gets the same lease again."""
+"""Claims: hand out jobs, one lease each; a repeated request gets the same leases again."""
 
 import asyncio
 import logging
@@ -34,40 +34,46 @@ class ClaimService:
         self._workers = workers
         self._wakeups = wakeups
         self._lease_seconds = lease_seconds
-        self._claim = Operation("claim", ranks.CLAIM, self._claim_batch, subject=_subject)
+        self._claim = Operation(
+            "claim",
+            ranks.CLAIM,
+            self._claim_batch,
+            subject=_subject,
+            weight=lambda request: request.limit,
+        )
 
-    async def claim(self, request: ClaimRequest) -> Job | None:
-        """The best job of these queues under a new lease, or None.
+    async def claim(self, request: ClaimRequest) -> Sequence[Job]:
+        """The best jobs of these queues, each under a new lease, at most the request's limit.
 
-        A request with a `request_id` whose lease still runs gets that one again.
+        A request with a `request_id` whose leases still run gets those again, and no others.
         """
         self._workers.seen(request.worker_id)
         return await self._coalescer.submit(self._claim, request)
 
     async def claim_patiently(
-        self, request: ClaimRequest, wait_seconds: float, gone: "asyncio.Future[None]"
-    ) -> Job | None:
+        self, request: ClaimRequest, wait_seconds: float, gone: "asyncio.Future[None] | None"
+    ) -> Sequence[Job]:
         """The same, but waits where there is nothing, until time is over or the client is gone."""
         loop = asyncio.get_running_loop()
         over = loop.time() + wait_seconds
         with self._wakeups.waiting_for_work(request.queues) as sleeper:
             while True:
                 woken_for = self._wakeups.ready(sleeper)
-                job = await self.claim(request)
-                if job is not None:
-                    if woken_for not in (None, job.queue):
+                jobs = await self.claim(request)
+                if jobs:
+                    if woken_for is not None and all(job.queue != woken_for for job in jobs):
                         self._wakeups.work({woken_for: 1})
-                    return job
+                    return jobs
                 left = over - loop.time()
                 if left <= 0 or self._wakeups.closing or not await sleeper.sleep(left, gone):
-                    return None
+                    return ()
 
     async def _claim_batch(
         self, session: WriteSession, requests: Sequence[ClaimRequest]
-    ) -> Sequence[Job | OrchestratorError | None]:
+    ) -> Sequence[Sequence[Job] | OrchestratorError]:
         repeatable = [request for request in requests if request.request_id is not None]
         before = await claimed_before(session, repeatable) if repeatable else {}
-        answers: dict[int, Job | None] = {}
+        answers: dict[int, Sequence[Job]] = {}
         by_queues: dict[tuple[str, ...], list[ClaimRequest]] = {}
         for request in requests:
             held = before.get((request.worker_id, request.request_id or ""))
@@ -80,14 +86,15 @@ class ClaimService:
             answers.update(zip(map(id, group), jobs, strict=True))
         return [answers[id(request)] for request in requests]
 
-    async def hand_back(self, job: Job) -> None:
-        """Release a lease whose claimer went away before it was told of it."""
-        key = LeaseKey(job.id, job.lease_token or LeaseToken(""))
-        try:
-            await self._reports.release_by_server(key)
-        except OrchestratorError:
-            # Its lease runs out then, as if the worker had died.
-            logger.warning("job %s could not be handed back", job.id)
+    async def hand_back(self, jobs: Sequence[Job]) -> None:
+        """Release leases whose claimer went away before it was told of them."""
+        for job in jobs:
+            key = LeaseKey(job.id, job.lease_token or LeaseToken(""))
+            try:
+                await self._reports.release_by_server(key)
+            except OrchestratorError:
+                # Its lease runs out then, as if the worker had died.
+                logger.warning("job %s could not be handed back", job.id)
 
 
 def _subject(request: ClaimRequest) -> tuple[str, str] | None:

@@ -30,7 +30,8 @@ logger = logging.getLogger(__name__)
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
-LARGEST_BATCH_CALLS = 256
+LARGEST_BATCH_WEIGHT = 1_000
+"""In items: a call may have several."""
 LARGEST_BATCH_SIZE = 4 * 1024 * 1024
 """In characters of JSON: of ASCII that is bytes."""
 VITAL_FACTOR = 2
@@ -51,13 +52,18 @@ def _no_size(_item: Any) -> int:
     return 0
 
 
+def _one(_item: Any) -> int:
+    return 1
+
+
 @dataclass(frozen=True, eq=False)
 class Operation(Generic[Item, Answer]):
     """A named operation on a batch.
 
     `run` answers each item, in order, with its answer or with the error that it alone gets.
     `rank` orders the operations of a turn. `vital` ones are refused last. `subject` names what two
-    items of one batch must not share; `size` is the length of an item's JSON, in characters.
+    items of one batch must not share; `size` is the length of an item's JSON, in characters;
+    `weight` for how many rows it stands.
     """
 
     name: str
@@ -66,6 +72,7 @@ class Operation(Generic[Item, Answer]):
     vital: bool = False
     subject: Callable[[Item], Hashable | None] = _no_subject
     size: Callable[[Item], int] = _no_size
+    weight: Callable[[Item], int] = _one
 
 
 @dataclass(eq=False, slots=True)
@@ -77,6 +84,9 @@ class Call:
     since: float
     subject: Hashable | None
     size: int
+    weight: int
+    leads: bool
+    """Whether it is the first of its caller's: a caller with many items waits once."""
 
     def settle(self, outcome: Any) -> None:
         if self.answer.done():
@@ -107,14 +117,14 @@ class Lane:
     idle: asyncio.Event = field(default_factory=asyncio.Event)
     turns: list[list[Batch]] = field(default_factory=list["list[Batch]"])
     """What the transactions in flight carry."""
+    callers: int = 0
+    """How many wait. One with many items, of which the first has left, counts no more."""
 
     def add(self, operation: Operation[Any, Any], call: Call) -> None:
         self.waiting.setdefault(operation, deque()).append(call)
+        self.callers += call.leads
         self.idle.clear()
         self.arrived.set()
-
-    def count(self) -> int:
-        return sum(map(len, self.waiting.values()))
 
     def oldest(self) -> float | None:
         return min((calls[0].since for calls in self.waiting.values() if calls), default=None)
@@ -125,41 +135,44 @@ class Lane:
         """Refuse the calls that came before that time of their operation. None was written."""
         for operation, calls in self.waiting.items():
             while calls and calls[0].since <= until(operation):
-                calls.popleft().settle(error())
+                call = calls.popleft()
+                self.callers -= call.leads
+                call.settle(error())
 
     def take_turn(self) -> list[Batch]:
         """What the next transaction carries, in the order in which it runs."""
         turn: list[Batch] = []
         for operation in sorted(self.waiting, key=lambda operation: operation.rank):
-            batch = _take_batch(self.waiting[operation])
+            batch = self._take_batch(self.waiting[operation])
             if batch:
                 turn.append((operation, batch))
         if not any(self.waiting.values()):
             self.arrived.clear()
         return turn
 
-
-def _take_batch(waiting: deque[Call]) -> list[Call]:
-    """The first calls that fit, without two of one subject; the others keep their order."""
-    batch: list[Call] = []
-    subjects: set[Hashable] = set()
-    put_off: list[Call] = []
-    size = 0
-    while waiting and len(batch) < LARGEST_BATCH_CALLS:
-        call = waiting[0]
-        if batch and size + call.size > LARGEST_BATCH_SIZE:
-            break
-        waiting.popleft()
-        if call.answer.done():  # its caller went away
-            continue
-        if call.subject is not None and call.subject in subjects:
-            put_off.append(call)
-            continue
-        subjects.add(call.subject)
-        size += call.size
-        batch.append(call)
-    waiting.extendleft(reversed(put_off))
-    return batch
+    def _take_batch(self, waiting: deque[Call]) -> list[Call]:
+        """The first calls that fit, without two of one subject; the others keep their order."""
+        batch: list[Call] = []
+        subjects: set[Hashable] = set()
+        put_off: list[Call] = []
+        size = weight = 0
+        while waiting:
+            call = waiting[0]
+            size_with, weight_with = size + call.size, weight + call.weight
+            if batch and (size_with > LARGEST_BATCH_SIZE or weight_with > LARGEST_BATCH_WEIGHT):
+                break
+            waiting.popleft()
+            if call.subject is not None and call.subject in subjects:
+                put_off.append(call)
+                continue
+            self.callers -= call.leads
+            if call.answer.done():  # its caller went away
+                continue
+            subjects.add(call.subject)
+            size, weight = size_with, weight_with
+            batch.append(call)
+        waiting.extendleft(reversed(put_off))
+        return batch
 
 
 STUCK = "The store stands still. Whether this call took effect is not known: ask again."
@@ -171,6 +184,18 @@ def _overloaded() -> Overloaded:
 
 def _shutting_down() -> ShuttingDown:
     return ShuttingDown("The server is shutting down.")
+
+
+async def _outcome(call: Call) -> Any:
+    try:
+        return await call.answer
+    except Unavailable:
+        raise
+    except OrchestratorError as error:
+        return error
+    except Exception:
+        logger.exception("an item failed")
+        return OrchestratorError("The server failed over this item. The log says more.")
 
 
 def _in_order_of_subjects(call: Call) -> tuple[bool, Any]:
@@ -211,16 +236,46 @@ class Coalescer:
         A caller that is cancelled while its item waits takes it out; once its turn runs, the turn
         is finished without it. Raises the item's own error, or Unavailable.
         """
+        (call,) = self._add(operation, [item])
+        return await call.answer
+
+    async def submit_many(
+        self, operation: Operation[Item, Answer], items: Sequence[Item]
+    ) -> list[Answer | OrchestratorError]:
+        """The same for many items of one caller: to each its answer or its own error, in order.
+
+        Raises Unavailable; what became of each item is not known then.
+        """
+        calls = self._add(operation, items)
+        try:
+            return [await _outcome(call) for call in calls]
+        except BaseException:
+            for call in calls:
+                if not call.answer.cancel() and not call.answer.cancelled():
+                    call.answer.exception()  # seen, so that nobody logs it as forgotten
+            raise
+
+    def _add(self, operation: Operation[Item, Answer], items: Sequence[Item]) -> list[Call]:
         lane = self._lane(operation)
         now = self._loop.time()
         self._admit(operation, lane, now)
-        call = Call(
-            item, self._loop.create_future(), now, operation.subject(item), operation.size(item)
-        )
-        lane.add(operation, call)
+        calls = [
+            Call(
+                item,
+                self._loop.create_future(),
+                now,
+                operation.subject(item),
+                operation.size(item),
+                operation.weight(item),
+                leads=number == 0,
+            )
+            for number, item in enumerate(items)
+        ]
+        for call in calls:
+            lane.add(operation, call)
         if self._next_look is None:
             self._look_later()
-        return await call.answer
+        return calls
 
     async def close(self, deadline_seconds: float) -> None:
         """Admit nothing more, carry what waits, stop."""
@@ -259,7 +314,7 @@ class Coalescer:
             lane.refuse_waiting(_overloaded, lambda it: now - self._longest_wait(it))
             for turn in lane.turns:
                 _refuse(turn, STUCK, since=now - STUCK_FACTOR * self._max_waiting_seconds)
-        if any(lane.turns or lane.count() for lane in self._lanes.values()):
+        if any(lane.turns or any(lane.waiting.values()) for lane in self._lanes.values()):
             self._look_later()
 
     def _longest_wait(self, operation: Operation[Any, Any]) -> float:
@@ -281,7 +336,7 @@ class Coalescer:
         factor = VITAL_FACTOR if operation.vital else 1
         oldest = lane.oldest()
         age = 0.0 if oldest is None else now - oldest
-        if lane.count() >= factor * self._max_waiting_calls or age >= self._longest_wait(operation):
+        if lane.callers >= factor * self._max_waiting_calls or age >= self._longest_wait(operation):
             raise _overloaded()
 
     async def _carry(self, lane: Lane) -> None:

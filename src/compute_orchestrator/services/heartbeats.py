@@ -32,6 +32,13 @@ class HeartbeatService:
         self._workers.seen(beat.worker_id)
         return await self._coalescer.submit(self._beat, beat)
 
+    async def beat_many(
+        self, worker_id: str, beats: Sequence[Heartbeat]
+    ) -> Sequence[LeaseState | OrchestratorError]:
+        """Extend many leases of one worker: to each its state or its own error."""
+        self._workers.seen(worker_id)
+        return await self._coalescer.submit_many(self._beat, beats)
+
     async def _beat_batch(
         self, session: WriteSession, beats: Sequence[Heartbeat]
     ) -> Sequence[LeaseState | OrchestratorError]:

@@ -1,8 +1,9 @@
-"""Jobs: create them (repeatably, with a key), read them, list them, tell their story."""
+"""Jobs: create one or many (repeatably, with a key), read, list, tell their story."""
 
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from compute_orchestrator.db.sessions import WriteSession
 from compute_orchestrator.db.statements.create import (
@@ -35,18 +36,24 @@ LARGEST_PAGE_BYTES = 8 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class CreateCall:
-    """One create. `key` makes it repeatable; `body_hash` tells a repeat from another use."""
+    """All of these jobs or none.
 
-    job: NewJob
+    `key` makes it repeatable; `body_hash` tells a repeat from another use.
+    """
+
+    jobs: Sequence[NewJob]
     key: str | None = None
     body_hash: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Created:
-    """The job, and whether this call made it."""
+    """The jobs, in the order of the call, and whether this call made them.
 
-    job: Job
+    Of a repeated call those are missing that were pruned meanwhile.
+    """
+
+    jobs: Sequence[Job]
     new: bool
 
 
@@ -72,11 +79,12 @@ class JobService:
             ranks.CREATE,
             self._create_batch,
             subject=lambda call: call.key,
-            size=lambda call: len(call.job.payload or ""),
+            size=lambda call: sum(len(job.payload or "") for job in call.jobs),
+            weight=lambda call: len(call.jobs),
         )
 
     async def create(self, call: CreateCall) -> Created:
-        """Make a job, or find the one that this key made.
+        """Make jobs, or find those that this key made.
 
         Raises IdempotencyMismatch when the key was used with another body.
         """
@@ -87,14 +95,15 @@ class JobService:
     ) -> Sequence[Created | OrchestratorError]:
         keys = [call.key for call in calls if call.key is not None]
         used = await find_keys(session, keys) if keys else {}
-        before = await find_jobs(session, [call.first_job_id for call in used.values()])
-        # Between the two the pruner may have removed a job and its key.
-        used = {key: call for key, call in used.items() if call.first_job_id in before}
+        before = await find_jobs(session, [it for call in used.values() for it in call.job_ids])
+        # Between the two the pruner may have removed the last job and its key.
+        used = {key: call for key, call in used.items() if any(it in before for it in call.job_ids)}
         fresh = [call for call in calls if call.key not in used]
-        jobs = await create_jobs(session, [call.job for call in fresh]) if fresh else []
-        made = dict(zip(map(id, fresh), jobs, strict=True))
+        jobs = await create_jobs(session, [job for call in fresh for job in call.jobs])
+        created = iter(jobs)
+        made = {id(call): list(islice(created, len(call.jobs))) for call in fresh}
         keyed = [
-            KeyedCall(call.key, call.body_hash, made[id(call)].id)
+            KeyedCall(call.key, call.body_hash, tuple(job.id for job in made[id(call)]))
             for call in fresh
             if call.key is not None
         ]
@@ -165,7 +174,11 @@ def _repeated(
 ) -> Created | OrchestratorError:
     if used.body_hash != call.body_hash:
         return IdempotencyMismatch(
-            f"This Idempotency-Key made job {used.first_job_id} from another body. "
+            f"This Idempotency-Key made {_named(used.job_ids)} from another body. "
             "Send the same body again, or use a new key."
         )
-    return Created(jobs[used.first_job_id], new=False)
+    return Created([jobs[job_id] for job_id in used.job_ids if job_id in jobs], new=False)
+
+
+def _named(ids: Sequence[JobId]) -> str:
+    return f"job {ids[0]}" if len(ids) == 1 else f"{len(ids)} jobs, {ids[0]} to {ids[-1]},"

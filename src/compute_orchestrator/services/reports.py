@@ -59,6 +59,13 @@ class ReportService:
         self._workers.seen(report.worker_id)
         return await self._coalescer.submit(self._report, report)
 
+    async def report_many(
+        self, worker_id: str, reports: Sequence[Report]
+    ) -> Sequence[Job | OrchestratorError]:
+        """Take many reports of one worker: to each the job or its own error."""
+        self._workers.seen(worker_id)
+        return await self._coalescer.submit_many(self._report, reports)
+
     async def release_by_server(self, key: LeaseKey) -> Job:
         """Hand a job back for a client that vanished; not counted. Raises as `report`."""
         outcome = Released(counted=False, reason=CLIENT_GONE)

@@ -52,6 +52,11 @@ class Supervisor:
     def start(self, loop: Loop) -> None:
         self._tasks.append(asyncio.create_task(loop.run(), name=loop.name))
 
+    @property
+    def loops(self) -> int:
+        """How many it runs."""
+        return len(self._tasks)
+
     async def stop(self) -> None:
         for task in self._tasks:
             task.cancel()

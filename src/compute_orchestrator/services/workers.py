@@ -1,12 +1,14 @@
 """Workers: who was seen when. Sightings are kept in memory and written every few seconds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from compute_orchestrator.db.clock import Clock
 from compute_orchestrator.db.sessions import WriteSession
 from compute_orchestrator.db.statements.stats import store_time
 from compute_orchestrator.db.statements.workers import (
+    Aged,
+    Sighting,
     note_sightings,
     running_by_worker,
     seen_workers,
@@ -34,12 +36,15 @@ class WorkerService:
         self._transactions = transactions
         self._coalescer = coalescer
         self._clock = clock
-        self._sightings: dict[str, Micros] = {}
+        self._sightings: dict[str, Sighting] = {}
         self._note = Operation("sightings", ranks.HOUSEKEEPING, self._note_batch)
 
-    def seen(self, worker_id: str) -> None:
-        """Remember that a worker called just now."""
-        self._sightings[worker_id] = self._clock.now()
+    def seen(self, worker_id: str, about: JsonText | None = None) -> None:
+        """Remember that a worker called just now, and what it says of itself, if it does."""
+        before = self._sightings.get(worker_id)
+        if about is None and before is not None:
+            about = before.about
+        self._sightings[worker_id] = Sighting(worker_id, self._clock.now(), about)
 
     async def write_sightings_once(self) -> int:
         """Write what was seen since the last time; how many workers it was."""
@@ -60,33 +65,28 @@ class WorkerService:
         """The workers seen in the last day, the latest first."""
         async with self._transactions.read() as session:
             now = await store_time(session)
-            written = {one.worker_id: one for one in await seen_workers(session, REMEMBERED)}
+            seen = {one.worker_id: one for one in await seen_workers(session, REMEMBERED)}
             running = await running_by_worker(session)
-        seen = {worker_id: one.last_seen_at for worker_id, one in written.items()}
-        seen |= {
-            worker_id: Micros(now - age) for worker_id, age in self._ages(self._sightings).items()
-        }
+        for one in self._with_ages(self._sightings.values()):
+            written = seen.get(one.worker_id)
+            about = one.about or (written.about if written is not None else None)
+            seen[one.worker_id] = Sighting(one.worker_id, Micros(now - one.age), about)
         workers = [
-            Worker(
-                worker_id,
-                last_seen_at,
-                running.get(worker_id, 0),
-                written[worker_id].about if worker_id in written else None,
-            )
-            for worker_id, last_seen_at in seen.items()
+            Worker(one.worker_id, one.last_seen_at, running.get(one.worker_id, 0), one.about)
+            for one in seen.values()
         ]
         return sorted(workers, key=lambda worker: (-worker.last_seen_at, worker.worker_id))
 
-    def _ages(self, sightings: Mapping[str, Micros]) -> dict[str, int]:
+    def _with_ages(self, sightings: Iterable[Sighting]) -> list[Aged]:
         """How many microseconds ago: this process may have another clock than the store."""
         now = self._clock.now()
-        return {worker_id: now - seen for worker_id, seen in sightings.items()}
+        return [Aged(one.worker_id, now - one.last_seen_at, one.about) for one in sightings]
 
     async def _note_batch(
-        self, session: WriteSession, batches: Sequence[dict[str, Micros]]
+        self, session: WriteSession, batches: Sequence[Mapping[str, Sighting]]
     ) -> Sequence[None]:
-        together: dict[str, Micros] = {}
+        together: dict[str, Sighting] = {}
         for sightings in batches:
             together |= sightings
-        await note_sightings(session, self._ages(together), REMEMBERED)
+        await note_sightings(session, self._with_ages(together.values()), REMEMBERED)
         return [None] * len(batches)

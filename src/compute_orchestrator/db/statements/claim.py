@@ -5,7 +5,7 @@ a claim is a walk along it, whatever else is delayed or finished.
 """
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from compute_orchestrator.db.clock import seconds_between
@@ -30,6 +30,9 @@ _BYTES_POSTGRESQL = " + ".join(
     f"coalesce(octet_length(CAST({field} AS text)), 0)"
     for field in ("payload", "checkpoint", "error")
 )
+_BYTES_SQLITE = " + ".join(  # characters: of ASCII that is bytes
+    f"coalesce(length(head.{field}), 0)" for field in ("payload", "checkpoint", "error")
+)
 
 # The n-th job goes to the n-th slot. Each queue gives its best n, of which the best n over all are
 # taken. On SQLite CROSS JOIN keeps the queues outside of the walk. On PostgreSQL others may hold
@@ -53,14 +56,15 @@ CLAIM = Statement(
                last_heartbeat_at = :now,
                lease_expires_at = :now + CAST(round(pick.held_seconds * 1000000) AS INTEGER),
                updated_at = :now
-          FROM (SELECT numbered.id, numbered.slot,
+          FROM (SELECT numbered.id, numbered.slot, numbered.bytes_so_far,
                        min(coalesce(numbered.slot ->> 'lease_seconds',
                                     numbered.lease_seconds, :default_lease_seconds),
                            coalesce(numbered.timeout_seconds, 1e9)) AS held_seconds
                   FROM (SELECT head.id, head.lease_seconds, head.timeout_seconds,
-                               json_extract(:slots, '$[' || (row_number() OVER (
-                                   ORDER BY head.priority DESC, head.run_at, head.id) - 1) || ']'
-                               ) AS slot
+                               {_BYTES_SQLITE} AS bytes,
+                               sum({_BYTES_SQLITE}) OVER in_line AS bytes_so_far,
+                               json_extract(:slots, '$[' || (row_number() OVER in_line - 1) || ']')
+                                   AS slot
                           FROM json_each(:queues) AS wanted
                          CROSS JOIN jobs AS head
                             ON head.id IN (SELECT id FROM jobs
@@ -69,10 +73,12 @@ CLAIM = Statement(
                                             ORDER BY priority DESC, run_at, id LIMIT :n)
                          WHERE NOT EXISTS (SELECT 1 FROM queues
                                             WHERE name = wanted.value AND paused = 1)
+                        WINDOW in_line AS (ORDER BY head.priority DESC, head.run_at, head.id)
                          ORDER BY head.priority DESC, head.run_at, head.id
-                         LIMIT :n) AS numbered) AS pick
+                         LIMIT :n) AS numbered
+                 WHERE bytes_so_far - bytes < :largest) AS pick
          WHERE jobs.id = pick.id
-        RETURNING {JOB_COLUMNS}, 0
+        RETURNING {JOB_COLUMNS}
     """,
     postgresql=f"""
         WITH {CLOCK_POSTGRESQL},
@@ -124,7 +130,7 @@ CLAIM = Statement(
                updated_at = clock.now
           FROM pick, clock
          WHERE jobs.id = pick.id AND jobs.id = ANY (ARRAY(SELECT id FROM due))
-        RETURNING {QUALIFIED_JOB_COLUMNS}, CAST(bytes_so_far AS bigint)
+        RETURNING {QUALIFIED_JOB_COLUMNS}
     """,
 )
 
@@ -137,7 +143,7 @@ ALONE_WITH_REQUESTS = Statement(
     ),
 )
 
-# A repeated request finds its lease again, and counts as its heartbeat.
+# A repeated request finds its leases again, and counts as their heartbeat.
 CLAIMED_BEFORE = Statement(
     sqlite=f"""
         UPDATE jobs
@@ -150,7 +156,7 @@ CLAIMED_BEFORE = Statement(
                           ON held.status = 'running' AND held.request_id IS NOT NULL
                          AND held.locked_by = request.value ->> 'worker_id'
                          AND held.request_id = request.value ->> 'request_id')
-        RETURNING {JOB_COLUMNS}, request_id
+        RETURNING {JOB_COLUMNS}, request_id, request_slot
     """,
     postgresql=f"""
         WITH {CLOCK_POSTGRESQL},
@@ -177,7 +183,7 @@ CLAIMED_BEFORE = Statement(
                updated_at = clock.now
           FROM held, clock
          WHERE jobs.id = held.id AND jobs.status = 'running'
-        RETURNING {QUALIFIED_JOB_COLUMNS}, jobs.request_id
+        RETURNING {QUALIFIED_JOB_COLUMNS}, jobs.request_id, jobs.request_slot
     """,
 )
 
@@ -185,7 +191,7 @@ CLAIMED_BEFORE = Statement(
 WINDOWS = (64, 4_096)
 """How many jobs of a queue may be held by others before the claim looks farther, or gives up."""
 LARGEST_ANSWER_BYTES: Final = 8 * 1024 * 1024
-"""What one claim may bring over a network, and a job: a slow one would never bring more."""
+"""What one claim may bring over a network, and one job more: a slow one would never bring more."""
 
 
 async def claim_jobs(
@@ -193,53 +199,90 @@ async def claim_jobs(
     requests: Sequence[ClaimRequest],
     queues: Sequence[str],
     default_lease_seconds: float,
-) -> list[Job | None]:
-    """Give each request, in their order, the best job of these queues; None where there is none.
+) -> list[list[Job]]:
+    """Give each request, in their order, the best jobs of these queues, at most its limit.
 
     `queues` has no duplicates: a queue named twice would give its jobs twice to the inner walk.
     """
-    slots = [
-        {
-            "worker_id": request.worker_id,
-            "lease_seconds": request.lease_seconds,
-            "request_id": request.request_id,
-            "request_slot": None if request.request_id is None else 0,
-            # Random, never derived from the id, or one claimer could forge another's.
-            "lease_token": secrets.token_hex(16),
-        }
-        for request in requests
-    ]
-    by_token: dict[LeaseToken | None, Job] = {}
+    answers = [_Answer(request) for request in requests]
     windows = list(WINDOWS)
-    while windows and len(by_token) < len(slots):
-        left = slots[len(by_token) :]
+    while windows and (slots := [slot for answer in answers for slot in answer.slots_left()]):
         rows = await session.fetch(
             CLAIM,
-            slots=batch(left),
+            slots=batch(slots),
             queues=batch(queues),
-            n=len(left),
-            window=len(left) + windows[0],
+            n=len(slots),
+            window=len(slots) + windows[0],
             largest=LARGEST_ANSWER_BYTES,
             default_lease_seconds=default_lease_seconds,
         )
-        jobs = [job_from(row[:-1]) for row in rows]
-        session.record([_step(job) for job in jobs])
-        by_token |= {job.lease_token: job for job in jobs}
-        if session.alone:
-            break
-        # Where others may hold jobs a short answer may only tell that they hold the whole window,
-        # and one that is large enough that there are more.
-        if max((row[-1] for row in rows), default=0) < LARGEST_ANSWER_BYTES:
+        jobs = {job.lease_token: job for job in map(job_from, rows)}
+        session.record([_step(job) for job in jobs.values()])
+        for answer in answers:
+            answer.take(jobs)
+        # An answer that is large enough only tells that there may be more. Where others may hold
+        # jobs, a short one may only tell that they hold the whole window.
+        if sum(map(_bytes_of, jobs.values())) < LARGEST_ANSWER_BYTES:
+            if session.alone:
+                break
             del windows[0]
-    return [by_token.get(LeaseToken(str(slot["lease_token"]))) for slot in slots]
+    return [answer.jobs for answer in answers]
+
+
+class _Answer:
+    """What a request was given so far."""
+
+    def __init__(self, request: ClaimRequest) -> None:
+        self.jobs: list[Job] = []
+        self._request = request
+        self._bytes = 0
+        self._asked: Sequence[LeaseToken] = ()
+
+    def slots_left(self) -> Sequence[Mapping[str, object]]:
+        """The places that are still to be filled; none once it is large enough."""
+        if self._bytes >= LARGEST_ANSWER_BYTES:
+            self._asked = ()
+            return ()
+        numbers = range(len(self.jobs), self._request.limit)
+        # Random, never derived from the id, or one claimer could forge another's.
+        self._asked = [LeaseToken(secrets.token_hex(16)) for _ in numbers]
+        request = self._request
+        return [
+            {
+                "worker_id": request.worker_id,
+                "lease_seconds": request.lease_seconds,
+                "request_id": request.request_id,
+                "request_slot": None if request.request_id is None else number,
+                "lease_token": token,
+            }
+            for number, token in zip(numbers, self._asked, strict=True)
+        ]
+
+    def take(self, jobs: Mapping[LeaseToken | None, Job]) -> None:
+        """Those that came into its places: the first ones of them, since places are filled in
+        their order.
+        """
+        for token in self._asked:
+            if token in jobs:
+                self.jobs.append(jobs[token])
+                self._bytes += _bytes_of(jobs[token])
+
+
+def _bytes_of(job: Job) -> int:
+    """As the statement counts them."""
+    return sum(
+        len(text) if text.isascii() else len(text.encode())
+        for text in (job.payload, job.checkpoint, job.error)
+        if text is not None
+    )
 
 
 async def claimed_before(
     session: WriteSession, requests: Sequence[ClaimRequest]
-) -> dict[tuple[str, str], Job]:
+) -> dict[tuple[str, str], list[Job]]:
     """The leases that these requests were given before and still hold, extended.
 
-    Keyed by (worker_id, request_id).
+    Keyed by (worker_id, request_id), each in the order of its claim.
     """
     asked = batch(
         {"worker_id": request.worker_id, "request_id": request.request_id} for request in requests
@@ -247,10 +290,10 @@ async def claimed_before(
     if not session.alone:
         await session.fetch(ALONE_WITH_REQUESTS, its=asked)
     rows = await session.fetch(CLAIMED_BEFORE, requests=asked)
-    found: dict[tuple[str, str], Job] = {}
-    for row in rows:
-        job = job_from(row[:-1])
-        found[job.locked_by or "", row[-1]] = job
+    found: dict[tuple[str, str], list[Job]] = {}
+    for row in sorted(rows, key=lambda row: row[-1]):
+        job = job_from(row[:-2])
+        found.setdefault((job.locked_by or "", row[-2]), []).append(job)
     return found
 
 

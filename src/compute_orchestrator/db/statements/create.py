@@ -1,4 +1,4 @@
-"""Create: new jobs, and the keys that make a create repeatable (promise 8)."""
+"""Create: new jobs, and the keys that make a call repeatable (promise 8)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -98,44 +98,53 @@ ALONE_WITH_KEYS = Statement(
 
 FIND_KEYS = Statement(
     sqlite="""
-        SELECT key, body_hash, first_job_id
+        SELECT key, body_hash, first_job_id, job_count
           FROM idempotency_keys
          WHERE key IN (SELECT value FROM json_each(:keys))
+         ORDER BY key, part
     """,
     postgresql="""
-        SELECT key, body_hash, first_job_id
-          FROM idempotency_keys
-         WHERE key IN (SELECT jsonb_array_elements_text(CAST(:keys AS jsonb)))
+        SELECT its.*
+          FROM jsonb_array_elements_text(CAST(:keys AS jsonb)) AS wanted(key)
+         CROSS JOIN LATERAL (SELECT key, body_hash, first_job_id, job_count
+                               FROM idempotency_keys
+                              WHERE idempotency_keys.key = wanted.key
+                              ORDER BY part) AS its
     """,
 )
 
+# A row is a run of consecutive ids. On SQLite a call's ids are one run; on PostgreSQL others take
+# ids in between.
 REMEMBER_KEYS = Statement(
     sqlite="""
-        INSERT INTO idempotency_keys (key, body_hash, first_job_id, job_count)
-        SELECT value ->> 'key', value ->> 'body_hash', value ->> 'first_job_id', 1
+        INSERT INTO idempotency_keys (key, part, body_hash, first_job_id, job_count)
+        SELECT value ->> 'key', value ->> 'part', value ->> 'body_hash',
+               value ->> 'first_job_id', value ->> 'job_count'
           FROM json_each(:keys)
     """,
     postgresql="""
-        INSERT INTO idempotency_keys (key, body_hash, first_job_id, job_count)
-        SELECT key, body_hash, first_job_id, 1
+        INSERT INTO idempotency_keys (key, part, body_hash, first_job_id, job_count)
+        SELECT key, part, body_hash, first_job_id, job_count
           FROM jsonb_to_recordset(CAST(:keys AS jsonb))
-               AS k(key text, body_hash text, first_job_id bigint)
-         ORDER BY key
+               AS k(key text, part integer, body_hash text, first_job_id bigint, job_count integer)
+         ORDER BY key, part
     """,
 )
 
 
 @dataclass(frozen=True, slots=True)
 class KeyedCall:
-    """An idempotency key, the SHA-256 of the body it came with, and the job it made."""
+    """An idempotency key, the SHA-256 of the body it came with, and the jobs it made, in order."""
 
     key: str
     body_hash: str
-    first_job_id: JobId
+    job_ids: tuple[JobId, ...]
 
 
 async def create_jobs(session: WriteSession, jobs: Sequence[NewJob]) -> list[Job]:
     """Insert jobs; the answer is in the order of the list."""
+    if not jobs:
+        return []
     rows = await session.fetch(CREATE, jobs=batch(map(_item, jobs)))
     created = sorted((job_from(row) for row in rows), key=lambda job: job.id)
     tags = [
@@ -154,7 +163,11 @@ async def find_keys(session: WriteSession, keys: Sequence[str]) -> dict[str, Key
     if not session.alone:
         await session.fetch(ALONE_WITH_KEYS, its=batch({"key": key} for key in keys))
     rows = await session.fetch(FIND_KEYS, keys=batch(keys))
-    return {row[0]: KeyedCall(row[0], row[1], row[2]) for row in rows}
+    found: dict[str, KeyedCall] = {}
+    for key, body_hash, first, count in rows:
+        before = found[key].job_ids if key in found else ()
+        found[key] = KeyedCall(key, body_hash, (*before, *map(JobId, range(first, first + count))))
+    return found
 
 
 async def remember_keys(session: WriteSession, calls: Sequence[KeyedCall]) -> None:
@@ -164,12 +177,26 @@ async def remember_keys(session: WriteSession, calls: Sequence[KeyedCall]) -> No
         keys=batch(
             {
                 "key": call.key,
+                "part": part,
                 "body_hash": call.body_hash,
-                "first_job_id": call.first_job_id,
+                "first_job_id": first,
+                "job_count": count,
             }
             for call in calls
+            for part, (first, count) in enumerate(_runs(call.job_ids))
         ),
     )
+
+
+def _runs(ids: Sequence[JobId]) -> list[tuple[JobId, int]]:
+    """Ascending ids as runs: where each begins, and how many it has."""
+    runs: list[tuple[JobId, int]] = []
+    for job_id in ids:
+        if runs and job_id == sum(runs[-1]):
+            runs[-1] = (runs[-1][0], runs[-1][1] + 1)
+        else:
+            runs.append((job_id, 1))
+    return runs
 
 
 def _item(job: NewJob) -> dict[str, object]:

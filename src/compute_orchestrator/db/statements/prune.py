@@ -71,16 +71,56 @@ DELETE_JOBS = Statement(
     postgresql=f"DELETE FROM jobs WHERE id IN ({IDS_POSTGRESQL})",
 )
 
-# A call makes one job, so its key goes with that one.
+# The run of a key that a job belongs to, if any: runs don't overlap, so it is the last one that
+# begins at the job or before.
+_RUN_SQLITE = """
+    SELECT run.key, run.part, run.first_job_id, run.job_count
+      FROM json_each(:ids) AS old
+     CROSS JOIN idempotency_keys AS run
+        ON run.first_job_id = (SELECT max(first_job_id) FROM idempotency_keys
+                                WHERE first_job_id <= old.value)
+       AND run.first_job_id + run.job_count > old.value
+"""
+_RUN_POSTGRESQL = f"""
+    SELECT run.*
+      FROM ({IDS_POSTGRESQL}) AS old(id)
+     CROSS JOIN LATERAL (SELECT ctid, first_job_id, job_count FROM idempotency_keys
+                          WHERE first_job_id <= old.id
+                          ORDER BY first_job_id DESC LIMIT 1) AS run
+     WHERE run.first_job_id + run.job_count > old.id
+"""
+
+# Two that prune jobs of one run look one after the other, where there is more than one writer: else
+# each sees the other's jobs still there, and the key stays.
+ALONE_WITH_RUNS = Statement(
+    sqlite="SELECT 1",
+    postgresql=f"""
+        SELECT pg_advisory_xact_lock(one.number)
+          FROM (SELECT DISTINCT hashtextextended('prune ' || run.first_job_id, 0) AS number
+                  FROM ({_RUN_POSTGRESQL}) AS run
+                 WHERE run.job_count > 1
+                 ORDER BY number) AS one
+    """,
+)
+
+# After the jobs: a key goes with the last job of each of its runs.
 DELETE_KEYS = Statement(
-    sqlite="DELETE FROM idempotency_keys WHERE first_job_id IN (SELECT value FROM json_each(:ids))",
-    postgresql=_delete_of_postgresql(
-        "idempotency_keys",
-        """
-             CROSS JOIN LATERAL (SELECT ctid FROM idempotency_keys
-                                  WHERE idempotency_keys.first_job_id = old.id OFFSET 0) AS its
-        """,
-    ),
+    sqlite=f"""
+        DELETE FROM idempotency_keys
+         WHERE (key, part) IN (
+            SELECT run.key, run.part FROM ({_RUN_SQLITE}) AS run
+             WHERE NOT EXISTS (SELECT 1 FROM jobs
+                                WHERE jobs.id >= run.first_job_id
+                                  AND jobs.id < run.first_job_id + run.job_count))
+    """,
+    postgresql=f"""
+        DELETE FROM idempotency_keys
+         WHERE ctid = ANY (ARRAY(
+            SELECT run.ctid FROM ({_RUN_POSTGRESQL}) AS run
+             WHERE NOT EXISTS (SELECT 1 FROM jobs
+                                WHERE jobs.id >= run.first_job_id
+                                  AND jobs.id < run.first_job_id + run.job_count)))
+    """,
 )
 
 
@@ -92,6 +132,8 @@ async def prune_finished(session: WriteSession, retention_seconds: float, limit:
     ids: list[JobId] = [row[0] for row in rows]
     if ids:
         old = batch(ids)
-        for statement in (DELETE_TAGS, DELETE_EVENTS, DELETE_KEYS, DELETE_JOBS):
+        if not session.alone:
+            await session.fetch(ALONE_WITH_RUNS, ids=old)
+        for statement in (DELETE_TAGS, DELETE_EVENTS, DELETE_JOBS, DELETE_KEYS):
             await session.run(statement, ids=old)
     return len(ids)

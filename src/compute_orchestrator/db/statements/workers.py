@@ -1,6 +1,6 @@
 """Workers: when each was last seen, and how many jobs it runs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from compute_orchestrator.db.sessions import ReadSession, Statement, WriteSession
@@ -9,21 +9,25 @@ from compute_orchestrator.domain.values import JsonText, Micros
 
 NOTE_SIGHTINGS = Statement(
     sqlite="""
-        INSERT INTO workers (worker_id, last_seen_at)
-        SELECT value ->> 'worker_id', :now - (value ->> 'age') FROM json_each(:sightings)
+        INSERT INTO workers (worker_id, last_seen_at, about)
+        SELECT value ->> 'worker_id', :now - (value ->> 'age'), value ->> 'about'
+          FROM json_each(:sightings)
          WHERE true
         ON CONFLICT (worker_id) DO UPDATE
-           SET last_seen_at = max(last_seen_at, excluded.last_seen_at)
+           SET last_seen_at = max(last_seen_at, excluded.last_seen_at),
+               about = coalesce(excluded.about, about)
     """,
     postgresql=f"""
         WITH {CLOCK_POSTGRESQL}
-        INSERT INTO workers (worker_id, last_seen_at)
-        SELECT worker_id, clock.now - age * interval '1 microsecond'
-          FROM jsonb_to_recordset(CAST(:sightings AS jsonb)) AS its(worker_id text, age bigint)
+        INSERT INTO workers (worker_id, last_seen_at, about)
+        SELECT worker_id, clock.now - age * interval '1 microsecond', CAST(about AS json)
+          FROM jsonb_to_recordset(CAST(:sightings AS jsonb))
+               AS its(worker_id text, age bigint, about text)
          CROSS JOIN clock
          ORDER BY worker_id
         ON CONFLICT (worker_id) DO UPDATE
-           SET last_seen_at = greatest(workers.last_seen_at, excluded.last_seen_at)
+           SET last_seen_at = greatest(workers.last_seen_at, excluded.last_seen_at),
+               about = coalesce(excluded.about, workers.about)
     """,
 )
 
@@ -61,6 +65,14 @@ RUNNING_BY_WORKER = Statement(
 )
 
 
+class Aged(NamedTuple):
+    """A worker, how many microseconds ago it was seen, and what it said of itself, if it did."""
+
+    worker_id: str
+    age: int
+    about: JsonText | None = None
+
+
 class Sighting(NamedTuple):
     """A worker and when it was last seen."""
 
@@ -69,15 +81,12 @@ class Sighting(NamedTuple):
     about: JsonText | None = None
 
 
-async def note_sightings(session: WriteSession, ages: Mapping[str, int], window: int) -> None:
-    """Remember workers by how long ago they were seen, and forget those unseen for `window`.
+async def note_sightings(session: WriteSession, sightings: Sequence[Aged], window: int) -> None:
+    """Remember workers that were seen, and forget those unseen for `window` microseconds.
 
-    Both in microseconds.
+    What a worker said of itself stays until it says something else.
     """
-    await session.run(
-        NOTE_SIGHTINGS,
-        sightings=batch({"worker_id": worker_id, "age": age} for worker_id, age in ages.items()),
-    )
+    await session.run(NOTE_SIGHTINGS, sightings=batch(one._asdict() for one in sightings))
     await session.run(FORGET_UNSEEN, window=window)
 
 
