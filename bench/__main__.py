@@ -15,6 +15,7 @@ from bench.outcome import Outcome, Report
 from bench.scenarios import (
     alone,
     big,
+    bulk,
     churn,
     claim_report,
     cost,
@@ -22,6 +23,8 @@ from bench.scenarios import (
     pickup,
     pool,
     servers,
+    sync,
+    worker,
 )
 from bench.scenarios.turns import Options
 
@@ -30,6 +33,9 @@ class Scenario(StrEnum):
     CREATE = "create"
     CLAIM_REPORT = "claim-report"
     ALONE = "alone"
+    BULK = "bulk"
+    SYNC = "sync"
+    WORKER = "worker"
     PICKUP = "pickup"
     BIG = "big"
     SERVERS = "servers"
@@ -42,6 +48,9 @@ SCENARIOS = {
     Scenario.CREATE: create.run,
     Scenario.CLAIM_REPORT: claim_report.run,
     Scenario.ALONE: alone.run,
+    Scenario.BULK: bulk.run,
+    Scenario.SYNC: sync.run,
+    Scenario.WORKER: worker.run,
     Scenario.PICKUP: pickup.run,
     Scenario.BIG: big.run,
     Scenario.SERVERS: servers.run,

@@ -1,6 +1,6 @@
 """What a connection says: each conversation yields its requests and is sent their answers.
 
-A new kind of load (bulk, sync, a long poll) is one more function here.
+A new kind of load is one more function here.
 """
 
 import re
@@ -34,12 +34,47 @@ _JOB = encode({"name": NAME, "payload": PAYLOAD, "tags": TAGS})
 _CREATE = Ask("create", request("POST", "/jobs", _JOB), 201)
 _CLAIM = Ask("claim", request("POST", "/jobs/claim", encode({"worker_id": WORKER})), 200)
 
+_BULK = {
+    number: Ask(
+        "bulk",
+        request("POST", "/jobs/bulk", b'{"jobs":[%s]}' % b",".join([_JOB] * number)),
+        201,
+    )
+    for number in (100, 1_000)
+}
+_SYNC_REPORT = b'{"id":%s,"lease_token":"%s","status":"succeeded","result":' + encode(RESULT) + b"}"
+_CLAIMED = re.compile(rb'"id": ?(\d+), ?"lease_token": ?"([^"]+)"')
+
 _JOB_ID = re.compile(rb'"id": ?(\d+)')
 _LEASE_TOKEN = re.compile(rb'"lease_token": ?"([^"]+)"')
 
 
 def create() -> Conversation:
     yield _CREATE
+
+
+def bulk(jobs: int) -> Conversation:
+    """So many creates in one call."""
+    yield _BULK[jobs]
+
+
+def sync(jobs: int, rounds: int = 10) -> Conversation:
+    """A busy worker: each call reports all that the one before it brought, and claims as many.
+
+    Only a call between the first and the last does both: it is a step of its own.
+    """
+    claim = encode({"limit": jobs})
+    brought: list[tuple[bytes, bytes]] = []
+    for number in range(rounds + 1):
+        reports = b",".join(_SYNC_REPORT % job for job in brought)
+        body = b'{"reports":[%s]%s}' % (reports, b',"claim":' + claim if number < rounds else b"")
+        step = "sync" if 0 < number < rounds else "first or last sync"
+        answer = yield Ask(step, request("POST", f"/workers/{WORKER}/sync", body), 200)
+        if answer.count(b'"status":"succeeded"') != len(brought):
+            raise ValueError(f"a report was not taken: {answer[:300]!r}")
+        brought = _CLAIMED.findall(answer) if number < rounds else []
+        if number < rounds and len(brought) != jobs:
+            raise ValueError(f"{len(brought)} of {jobs} jobs: the queue ran dry")
 
 
 def claim_and_report(*, heartbeats: int = 0, looks: int = 0) -> Conversation:
@@ -65,6 +100,10 @@ def life(*, heartbeats: int = 0, looks: int = 0) -> Conversation:
 
 CONVERSATIONS: dict[str, Callable[[], Conversation]] = {
     "create": create,
+    "bulk 100": partial(bulk, 100),
+    "bulk 1000": partial(bulk, 1_000),
+    "sync 100": partial(sync, 100),
+    "sync 500": partial(sync, 500),
     "claim+report": claim_and_report,
     "life": life,
     "life+heartbeat": partial(life, heartbeats=1),

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -13,7 +14,13 @@ from compute_orchestrator.client import Worker
 GOOD = """
 from compute_orchestrator.client import Worker
 
-app = Worker("http://127.0.0.1:8000", worker_id="found")
+app = Worker(
+    "http://127.0.0.1:8000",
+    worker_id="found",
+    queues=["images"],
+    concurrency=3,
+    metrics_port=9100,
+)
 other = 7
 """
 
@@ -39,20 +46,79 @@ def test_the_current_folder_is_looked_in(folder: Path) -> None:
     assert found.worker_id == "found"
 
 
-def test_the_log_level_is_info_unless_the_flag_says_else(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    levels: list[str] = []
+Run = dict[str, Any]
 
-    def remember(_: Worker, *, log_level: str) -> None:
-        levels.append(log_level)
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
+    """How the worker stood each time when it was run."""
+    runs: list[Run] = []
+
+    def remember(app: Worker, **how: Any) -> None:
+        changeable = {"url": app.url, "queues": app.queues, "concurrency": app.concurrency}
+        runs.append(changeable | {"metrics_port": app.metrics_port} | how)
 
     monkeypatch.setattr(Worker, "run", remember)
-    (folder / "tasks_that_log.py").write_text(GOOD)
-    assert orc_worker("tasks_that_log:app").exit_code == 0
-    assert orc_worker("tasks_that_log:app", "--log-level", "debug").exit_code == 0
-    assert orc_worker("tasks_that_log:app", "--log-level", "loud").exit_code == 2
-    assert levels == ["info", "debug"]
+    monkeypatch.delenv("ORC_URL", raising=False)
+    return runs
+
+
+def test_the_module_decides_where_no_flag_does(folder: Path, runs: list[Run]) -> None:
+    (folder / "tasks_as_they_are.py").write_text(GOOD)
+    assert orc_worker("tasks_as_they_are:app").exit_code == 0
+    assert runs == [
+        {
+            "url": "http://127.0.0.1:8000",
+            "queues": ("images",),
+            "concurrency": 3,
+            "metrics_port": 9100,
+            "drain": False,
+            "log_level": "info",
+            "log_format": "text",
+        }
+    ]
+
+
+def test_the_flags_win_over_the_module(
+    folder: Path, runs: list[Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "tasks_with_flags.py").write_text(GOOD)
+    flags = (
+        "--url http://127.0.0.1:8001 --queue a --queue b --concurrency 7 --drain"
+        " --log-level debug --log-format json"
+    )
+    assert orc_worker("tasks_with_flags:app", *flags.split()).exit_code == 0
+    wanted = {
+        "url": "http://127.0.0.1:8001",
+        "queues": ("a", "b"),
+        "concurrency": 7,
+        "metrics_port": 9100,
+        "drain": True,
+        "log_level": "debug",
+        "log_format": "json",
+    }
+    assert runs == [wanted]
+    monkeypatch.setenv("ORC_URL", "")
+    assert orc_worker("tasks_with_flags:app").exit_code == 0
+    monkeypatch.setenv("ORC_URL", "http://127.0.0.1:8002")
+    assert orc_worker("tasks_with_flags:app").exit_code == 0
+    assert orc_worker("tasks_with_flags:app", "--url", "http://127.0.0.1:8003").exit_code == 0
+    assert [run["url"][-4:] for run in runs] == ["8001", "8000", "8002", "8003"]
+
+
+def test_a_flag_that_can_not_work_is_refused(folder: Path, runs: list[Run]) -> None:
+    (folder / "tasks_with_bad_flags.py").write_text(GOOD)
+    for flags, said in {
+        "--log-level loud": "loud",
+        "--concurrency 0": "concurrency",
+        "--queue a/b": "--queue: a queue must not have a slash",
+        "--url redis://user:secret@host": "--url is not of the form http://host:port",
+    }.items():
+        refused = orc_worker("tasks_with_bad_flags:app", *flags.split())
+        assert refused.exit_code == 2, flags
+        assert said in refused.stderr
+        assert "secret" not in refused.stderr
+    assert runs == []
 
 
 @pytest.mark.parametrize("target", ["tasks", "tasks:", ":app", ""])

@@ -9,10 +9,11 @@ import pytest
 
 from compute_orchestrator.client import ClientError, OrchestratorClient, Patience, Problem, errors
 from compute_orchestrator.client.errors import BY_CODE
-from compute_orchestrator.client.retries import Backoff, parse_retry_after
+from compute_orchestrator.client.retries import ONE_TRY, Backoff, parse_retry_after
 from compute_orchestrator.domain import errors as server_errors
 from tests.client.wires import answering
 from tests.conftest import URL
+from tests.promises.servers import real_seconds
 
 QUICK = Patience(total_seconds=1.5, first_wait_seconds=0.01, jitter_seconds=0)
 JOB: dict[str, Any] = {"id": 1, "queue": "q", "name": "n", "status": "queued"}
@@ -39,7 +40,7 @@ async def test_unknown_fields_and_statuses_pass() -> None:
 @pytest.mark.parametrize("code", sorted(BY_CODE))
 async def test_a_problem_becomes_the_class_of_its_code(code: str) -> None:
     with pytest.raises(BY_CODE[code], match="so it is") as raised:
-        await client_of(problem(418, code=code)).get(1)
+        await client_of(problem(418, code=code), patience=ONE_TRY).get(1)
     assert (raised.value.status, raised.value.code) == (418, code)
 
 
@@ -59,7 +60,7 @@ async def test_an_unknown_code_becomes_the_class_of_its_status(
     status: int, kind: type[Problem]
 ) -> None:
     with pytest.raises(Problem) as raised:
-        await client_of(problem(status, code="brand-new")).get(1)
+        await client_of(problem(status, code="brand-new"), patience=ONE_TRY).get(1)
     assert (type(raised.value), raised.value.code) == (kind, "brand-new")
 
 
@@ -73,8 +74,9 @@ def test_the_client_knows_every_code_of_the_server() -> None:
 
 
 async def test_a_page_of_a_proxy_is_a_problem_without_a_code() -> None:
+    page = httpx.Response(502, text="<html>Bad Gateway</html>")
     with pytest.raises(errors.ServerFailed) as raised:
-        await client_of(httpx.Response(502, text="<html>Bad Gateway</html>")).get(1)
+        await client_of(page, patience=ONE_TRY).get(1)
     assert (raised.value.code, raised.value.status) == (None, 502)
 
 
@@ -138,6 +140,25 @@ async def test_a_call_is_given_up_when_the_next_try_would_come_too_late() -> Non
     assert len(set(calls)) == 1
 
 
+async def test_what_a_long_poll_waited_before_it_failed_is_no_time_of_failure() -> None:
+    tries: list[float] = []
+    patience = Patience(total_seconds=0.2, first_wait_seconds=0.05, jitter_seconds=0)
+
+    async def cut(request: httpx.Request) -> httpx.Response:
+        tries.append(asyncio.get_running_loop().time())
+        if len(tries) == 1:
+            await real_seconds(0.3)
+        raise httpx.ReadError("cut", request=request)
+
+    client = OrchestratorClient(URL, patience=patience, transport=httpx.MockTransport(cut))
+    with pytest.raises(errors.ConnectionBroken):
+        await client.get(1, wait_seconds=20)
+    assert 2 <= len(tries) <= 3  # at once, 0.05 s after that failure, perhaps 0.1 s after the next
+    with pytest.raises(errors.ConnectionBroken):
+        await client.get(1, wait_seconds=20, patience=ONE_TRY)
+    assert len(tries) <= 4
+
+
 async def test_nothing_but_time_bounds_the_patience() -> None:
     patience = Patience(first_wait_seconds=0, longest_wait_seconds=0, jitter_seconds=0)
     failing = [problem(500) for _ in range(50)]
@@ -187,7 +208,7 @@ async def test_no_answer_says_why(fault: httpx.HTTPError, kind: type[ClientError
     def fail(_: httpx.Request) -> httpx.Response:
         raise fault
 
-    client = OrchestratorClient(URL, patience=QUICK, transport=answering(fail))
+    client = OrchestratorClient(URL, patience=ONE_TRY, transport=answering(fail))
     with pytest.raises(kind, match=r"^GET http://127\.0\.0\.1:8000/jobs/1: "):
         await client.get(1)
 
@@ -200,12 +221,14 @@ async def test_what_is_no_json_is_refused_before_it_is_sent() -> None:
         return httpx.Response(201, json=JOB)
 
     client = OrchestratorClient(URL, transport=answering(remember))
-    for payload in (float("nan"), float("inf"), "\ud800", object()):
+    for payload in (float("nan"), [-float("inf")], "\ud800", {"\ud800": 1}, object()):
         with pytest.raises(ValueError):  # noqa: PT011 - each has words of its own
             await client.create("resize", payload)
     assert sent == []
     await client.create("resize", {"a": 1})
-    assert json.loads(sent[0].content) == {"name": "resize", "payload": {"a": 1}}
+    await client.create("resize", {"ä": "NaN, Infinity"})
+    payloads = [json.loads(request.content)["payload"] for request in sent]
+    assert payloads == [{"a": 1}, {"ä": "NaN, Infinity"}]
 
 
 def test_retry_after_is_seconds_or_a_date() -> None:

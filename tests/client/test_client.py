@@ -99,6 +99,8 @@ async def test_a_key_of_ones_own_makes_one_job(client: OrchestratorClient) -> No
         await client.create("resize", {"n": 2}, idempotency_key="bill/ü")
     with pytest.raises(ValueError, match="white space"):
         await client.create("resize", idempotency_key="bill ")
+    with pytest.raises(ValueError, match="1 to 200 bytes"):
+        await client.create("resize", idempotency_key="")
 
 
 async def test_each_create_and_each_claim_has_its_own_key(

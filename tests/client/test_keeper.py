@@ -1,160 +1,252 @@
-"""The keeper of one lease, against a server that says what the test wants."""
+"""The keeper of a worker's leases, against a server that answers as the test says."""
 
 import asyncio
-import json
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable
 
-import httpx
 import pytest
 
-from compute_orchestrator.client import OrchestratorClient
-from compute_orchestrator.client.context import JobLog, Note, Notes
-from compute_orchestrator.client.keeper import Keeper
-from compute_orchestrator.client.models import ClaimedJob
-from compute_orchestrator.client.retries import ONE_TRY
-from tests.conftest import URL
-
-EXPIRY = "2026-11-23T21:45:48.000000Z"
-KEPT = {"id": 7, "lease_expires_at": EXPIRY, "cancel_requested": False}
-JOB = ClaimedJob.model_validate(
-    {
-        "id": 7,
-        "queue": "q",
-        "name": "task",
-        "status": "running",
-        "attempt": 1,
-        "lease_token": "t",
-        "locked_by": "w",
-        "locked_at": "2026-11-23T21:45:47.000000Z",
-        "lease_expires_at": EXPIRY,
-    }
+from compute_orchestrator.client.context import Note, Notes
+from compute_orchestrator.client.errors import (
+    CallTimedOut,
+    Conflict,
+    InternalError,
+    NotFound,
+    UnusableAnswer,
+    ValidationFailed,
 )
+from compute_orchestrator.client.keeper import Keeper, Lease
+from compute_orchestrator.client.observer import Observer
+from compute_orchestrator.client.presence import Presence
+from tests.client.fakes import INVALID, LOST, FakeClient, a_while, claimed
 
 
-Answer = (
-    Callable[[httpx.Request], httpx.Response]
-    | Callable[[httpx.Request], Coroutine[None, None, httpx.Response]]
-)
+class Held(Lease):
+    """A lease that remembers what it was told."""
 
-
-class Kept:
-    """A keeper, its notes, and what it told."""
-
-    def __init__(self, answer: Answer) -> None:
-        self.notes = Notes()
+    def __init__(self, number: int = 7, lease_seconds: int = 1) -> None:
+        super().__init__(claimed(number, lease_seconds=lease_seconds), now())
         self.told: list[str] = []
-        self.keeper = Keeper(
-            OrchestratorClient(URL, patience=ONE_TRY, transport=httpx.MockTransport(answer)),
-            JOB,
-            self.notes,
-            on_lost=lambda: self.told.append("lost"),
-            on_cancel=lambda: self.told.append("cancel"),
-            log=JobLog(JOB),
-        )
+
+    def lose(self) -> None:
+        super().lose()
+        self.told.append("lost")
+
+    def cancel(self) -> None:
+        self.told.append("cancel")
 
 
-async def test_a_flush_is_repeated_until_it_is_answered() -> None:
-    sent: list[object] = []
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        sent.append(json.loads(request.content).get("checkpoint"))
-        if len(sent) == 1:
-            raise httpx.ReadError("cut", request=request)
-        strangers = [httpx.Response(404), httpx.Response(422), httpx.Response(200, text="<html>")]
-        return httpx.Response(200, json=KEPT) if len(sent) == 5 else strangers[len(sent) - 2]
-
-    kept = Kept(answer)
-    kept.notes.write(Note(checkpoint="c"))
-    await kept.keeper.flush()
-    assert sent == ["c"] * 5
-    assert not kept.notes
+def now() -> float:
+    return asyncio.get_running_loop().time()
 
 
-async def test_a_flush_that_is_refused_is_given_up(caplog: pytest.LogCaptureFixture) -> None:
-    kept = Kept(lambda _: httpx.Response(422, json={"code": "validation-error"}))
-    kept.notes.write(Note(checkpoint="c"))
-    await kept.keeper.flush()
-    assert not kept.notes
+@pytest.fixture
+def server() -> FakeClient:
+    return FakeClient()
+
+
+@pytest.fixture
+async def keeper(server: FakeClient) -> AsyncGenerator[Keeper]:
+    keeper = Keeper(server.as_client, "w", Presence(Observer()))
+    running = asyncio.create_task(keeper.run())
+    yield keeper
+    running.cancel()
+    await asyncio.wait({running})
+
+
+@pytest.fixture
+def hold(keeper: Keeper) -> Callable[..., tuple[Held, Notes]]:
+    def hold(number: int = 7, lease_seconds: int = 1) -> tuple[Held, Notes]:
+        lease, notes = Held(number, lease_seconds), Notes()
+        keeper.keep(lease)
+        keeper.listen_to(lease, notes)
+        return lease, notes
+
+    return hold
+
+
+Hold = Callable[..., tuple[Held, Notes]]
+
+
+async def test_one_call_beats_for_all_that_is_due_and_for_what_soon_will_be(
+    server: FakeClient, keeper: Keeper
+) -> None:
+    begun = now()
+    for number in range(1, 41):
+        lease = Held(number)
+        lease.due = begun + (0.35 if number % 2 else 0.3)
+        keeper.keep(lease)
+    keeper.keep(Held(41, lease_seconds=50))
+    call = await server.next()
+    assert now() - begun >= 0.3
+    assert set(call.ids) == set(range(1, 41))
+    call.answer()
+    second = await server.next()
+    assert set(second.ids) == set(range(1, 41))
+
+
+async def test_what_is_let_go_is_not_kept_alive(
+    server: FakeClient, keeper: Keeper, hold: Hold
+) -> None:
+    gone, _ = hold(1)
+    hold(2)
+    keeper.let_go(gone)
+    call = await server.next()
+    assert call.ids == [2]
+
+
+async def test_the_answer_to_a_beat_of_what_was_let_go_meanwhile_is_of_no_interest(
+    server: FakeClient, keeper: Keeper, hold: Hold
+) -> None:
+    """Its report was answered; the beat came second, and found no lease."""
+    lease, _ = hold(1)
+    call = await server.next()
+    keeper.let_go(lease)
+    call.answer(problems={1: LOST})
+    await a_while()
+    assert lease.told == []
+
+
+async def test_a_flush_is_repeated_until_it_is_answered(
+    server: FakeClient, keeper: Keeper, hold: Hold
+) -> None:
+    lease, notes = hold(lease_seconds=50)
+    flushed = asyncio.Event()
+    notes.write(Note(checkpoint="c"))
+    keeper.flush(lease, flushed.set)
+    for error in (CallTimedOut("lost"), NotFound("a stranger's", status=404)):
+        call = await server.next()
+        assert call.heartbeats[0].checkpoint == "c"
+        assert not flushed.is_set()
+        call.fail(error)
+    (await server.next()).answer()
+    await asyncio.wait_for(flushed.wait(), 10)
+    assert not notes
+
+
+async def test_a_flush_that_is_refused_is_given_up(
+    server: FakeClient, keeper: Keeper, hold: Hold, caplog: pytest.LogCaptureFixture
+) -> None:
+    lease, notes = hold(lease_seconds=50)
+    flushed = asyncio.Event()
+    notes.write(Note(checkpoint="c"))
+    keeper.flush(lease, flushed.set)
+    (await server.next()).answer(problems={7: INVALID})
+    await asyncio.wait_for(flushed.wait(), 10)
+    assert not notes
     assert "refused progress or checkpoint" in caplog.text
+    assert lease.told == []
+
+
+async def test_a_flush_of_a_lost_lease_is_over(
+    server: FakeClient, keeper: Keeper, hold: Hold
+) -> None:
+    lease, notes = hold(lease_seconds=50)
+    flushed = asyncio.Event()
+    notes.write(Note(checkpoint="c"))
+    keeper.flush(lease, flushed.set)
+    (await server.next()).answer(problems={7: LOST})
+    await a_while()
+    assert lease.told == ["lost"]
+    assert not flushed.is_set()
+
+
+@pytest.mark.parametrize("code", ["lease-lost", "job-not-found"])
+async def test_a_lost_lease_ends_the_beats(server: FakeClient, hold: Hold, code: str) -> None:
+    lost, _ = hold(1)
+    kept, _ = hold(2)
+    (await server.next()).answer(problems={1: {"status": 409, "code": code}})
+    assert (await server.next()).ids == [2]
+    assert (lost.told, kept.told) == (["lost"], [])
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "error",
     [
-        httpx.Response(409, json={"code": "lease-lost"}),
-        httpx.Response(404, json={"code": "job-not-found"}),
+        NotFound("a proxy's", status=404),
+        Conflict("a stranger's", status=409),
+        InternalError("?", status=500),
+        UnusableAnswer("<html>"),
+        ValidationFailed("no note is to blame", status=422),
+        RuntimeError("?"),
     ],
 )
-async def test_a_lost_lease_ends_the_beats(answer: httpx.Response) -> None:
-    kept = Kept(lambda _: answer)
-    async with asyncio.timeout(10):
-        await kept.keeper.run()
-    assert kept.keeper.lost
-    assert kept.told == ["lost"]
-    await kept.keeper.flush()
-
-
-@pytest.mark.parametrize(
-    "answer", [httpx.Response(404), httpx.Response(409), httpx.Response(500), RuntimeError("?")]
-)
-async def test_no_other_answer_ends_the_beats(answer: httpx.Response | RuntimeError) -> None:
+async def test_no_other_answer_ends_the_beats(
+    server: FakeClient, hold: Hold, error: Exception
+) -> None:
     """A proxy may say 404 while a server is exchanged; the lease stands."""
-    again = asyncio.Event()
-    calls: list[int] = []
-
-    def refuse(_: httpx.Request) -> httpx.Response:
-        calls.append(1)
-        if len(calls) == 2:
-            again.set()
-            return httpx.Response(200, json={**KEPT, "cancel_requested": True})
-        if isinstance(answer, RuntimeError):
-            raise answer
-        return answer
-
-    kept = Kept(refuse)
-    beating = asyncio.create_task(kept.keeper.run())
-    await asyncio.wait_for(again.wait(), 10)
-    beating.cancel()
-    await asyncio.wait({beating})
-    assert not kept.keeper.lost
+    lease, _ = hold()
+    (await server.next()).fail(error)
+    (await server.next()).answer(cancel_requested=True)
+    await a_while()
+    assert lease.told == ["cancel"]
 
 
-async def test_a_stalled_heartbeat_is_given_up_for_the_next_one() -> None:
-    again = asyncio.Event()
-    calls: list[int] = []
-
-    async def stall(_: httpx.Request) -> httpx.Response:
-        calls.append(1)
-        if len(calls) == 2:
-            again.set()
-        await asyncio.Event().wait()
-        raise AssertionError
-
-    kept = Kept(stall)
-    beating = asyncio.create_task(kept.keeper.run())
-    await asyncio.wait_for(again.wait(), 10)
-    beating.cancel()
-    await asyncio.wait({beating})
+async def test_a_refusal_of_one_beat_that_is_not_the_servers_own_ends_nothing(
+    server: FakeClient, hold: Hold
+) -> None:
+    lease, notes = hold()
+    notes.write(Note(progress=1))
+    (await server.next()).answer(problems={7: {"status": 403, "code": "unheard-of"}})
+    call = await server.next()
+    assert call.heartbeats[0].progress == 1
+    assert lease.told == []
 
 
-async def test_saving_often_makes_few_heartbeats() -> None:
+async def test_a_stalled_call_is_given_up_for_the_next_one(server: FakeClient, hold: Hold) -> None:
+    hold()
+    stalled = await server.next()
+    await server.next()
+    assert stalled.said.cancelled()
+
+
+async def test_one_bad_note_does_not_cost_the_leases_of_its_neighbours(
+    server: FakeClient, hold: Hold, caplog: pytest.LogCaptureFixture
+) -> None:
+    bad, bad_notes = hold(1)
+    good, good_notes = hold(2)
+    hold(3)
+    bad_notes.write(Note(checkpoint="b\0d"))
+    good_notes.write(Note(checkpoint="good"))
+    (await server.next()).fail(ValidationFailed("NUL", status=422))
+    alone = await server.next()
+    assert (alone.ids, alone.is_single) == ([1], True)
+    alone.answer(problems={1: INVALID})
+    alone = await server.next()
+    assert (alone.ids, alone.is_single) == ([2], True)
+    alone.answer()
+    call = await server.next()
+    assert (3 in call.ids, call.is_single) == (True, False)
+    assert all(item.checkpoint is None for item in call.heartbeats)
+    call.answer()
+    assert "refused progress or checkpoint" in caplog.text
+    assert (bad.told, good.told, bool(bad_notes)) == ([], [], False)
+
+
+async def test_saving_often_makes_few_heartbeats(server: FakeClient, hold: Hold) -> None:
+    begun = now()
+    _, notes = hold()
+    notes.write(Note(checkpoint=0), urgent=True)
     beats: list[object] = []
-    three = asyncio.Event()
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        beats.append(json.loads(request.content).get("checkpoint"))
-        kept.notes.write(Note(checkpoint=len(beats)), urgent=True)
-        if len(beats) == 3:
-            three.set()
-        return httpx.Response(200, json=KEPT)
-
-    kept = Kept(answer)
-    loop = asyncio.get_running_loop()
-    kept.notes.write(Note(checkpoint=0), urgent=True)
-    start = loop.time()
-    beating = asyncio.create_task(kept.keeper.run())
-    await asyncio.wait_for(three.wait(), 10)
-    beating.cancel()
-    await asyncio.wait({beating})
+    for number in range(1, 4):
+        call = await server.next()
+        beats.append(call.heartbeats[0].checkpoint)
+        notes.write(Note(checkpoint=number), urgent=True)
+        await a_while()
+        call.answer()
     assert beats == [0, 1, 2]
-    assert loop.time() - start > 0.5  # the first at once, then about a third of a lease apart
+    assert now() - begun > 0.5  # the first at once, then about a third of a lease apart
+
+
+async def test_a_task_that_blocks_the_loop_is_told_so_once(
+    server: FakeClient, hold: Hold, caplog: pytest.LogCaptureFixture
+) -> None:
+    hold()
+    await a_while()
+    for _ in range(2):
+        end = now() + 0.7
+        while now() < end:
+            pass
+        (await server.next()).answer()
+        await a_while()
+    assert caplog.text.count("the event loop was blocked") == 1
+    assert "process=True" in caplog.text

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import re
 from collections.abc import AsyncIterator, Iterator
 from datetime import date
 from typing import Annotated, Any, cast
@@ -21,6 +22,11 @@ from compute_orchestrator.client.outcomes import (
     report_of,
 )
 from compute_orchestrator.client.tasks import Function, Task
+
+
+class Resized(BaseModel):
+    width: int
+    at: date
 
 
 class Order(BaseModel):
@@ -169,6 +175,41 @@ def test_a_result_is_sent_as_json_by_its_type() -> None:
     assert ended == Returned({"orders": [{"day": "2026-11-23", "size": 1}], "day": "2026-11-23"})
 
 
+def test_a_result_is_written_by_the_type_that_the_task_says_it_returns() -> None:
+    class Secretive(Resized):
+        note: str
+
+    def resize() -> list[Resized]:
+        return [Secretive(width=3, at=date(2026, 11, 23), note="mine")]
+
+    ended = end_of_plain(resize, Task.of("resize", resize).plain)
+    assert ended == Returned([{"width": 3, "at": "2026-11-23"}])
+
+
+@pytest.mark.filterwarnings("ignore")  # pydantic only warns, unless it is asked for an error
+def test_a_result_of_another_type_fails_for_good_and_names_the_field() -> None:
+    def resize() -> Resized:
+        return Resized.model_construct(width="wide", at=date(2026, 11, 23))
+
+    ended = end_of_plain(resize, Task.of("resize", resize).plain)
+    report = report_of(ended)
+    assert (report.status, report.retryable) == ("failed", False)
+    assert report.error is not None
+    assert report.error["type"] == "ResultUnusable"
+    assert re.search("int.*field_name='width'", str(report.error["message"]))
+
+
+def test_a_type_that_has_no_json_of_its_own_is_written_by_its_value() -> None:
+    class Own:
+        """Pydantic knows nothing of it."""
+
+    def task() -> Own | None:
+        return None
+
+    assert Task.of("t", task).result is None
+    assert end_of_plain(task, Task.of("t", task).plain) == Returned(None)
+
+
 @pytest.mark.parametrize("result", [object(), float("nan"), "\ud800", {1: float("inf")}])
 def test_a_result_that_is_no_json_fails_for_good(result: object) -> None:
     report = report_of(end_of_plain(lambda: result))
@@ -258,4 +299,5 @@ def test_log_lines_say_which_job_they_are_of(caplog: pytest.LogCaptureFixture) -
     with caplog.at_level(logging.INFO):
         context().log.info("page %d", 2)
     assert caplog.messages == ["job 7 (50_, attempt 2): page 2"]
-    assert vars(caplog.records[0])["job_id"] == 7
+    bound = {"job_id": 7, "job_name": "50%", "attempt": 2, "worker_id": "w"}
+    assert vars(caplog.records[0]).items() >= bound.items()

@@ -542,15 +542,15 @@ async def test_a_claim_that_breaks_in_an_unforeseen_way_does_not_end_the_worker(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     app.task("task")(_nothing)
-    claim = OrchestratorClient.claim
+    sync = OrchestratorClient.sync
     broken = [RuntimeError("unforeseen")]
 
-    async def claim_or_break(self: OrchestratorClient, *args: Any, **options: Any) -> Any:
+    async def sync_or_break(self: OrchestratorClient, *args: Any, **options: Any) -> Any:
         if broken:
             raise broken.pop()
-        return await claim(self, *args, **options)
+        return await sync(self, *args, **options)
 
-    monkeypatch.setattr(OrchestratorClient, "claim", claim_or_break)
+    monkeypatch.setattr(OrchestratorClient, "sync", sync_or_break)
     assert (await outcome(app, client, wire)).status == Status.SUCCEEDED
     assert "unforeseen" in caplog.text
 
@@ -614,10 +614,11 @@ async def test_an_error_that_the_server_refuses_is_reported_without_its_words(
     async def task() -> None:
         raise Permanent("too long")
 
-    wire.instead["PATCH /status"] = [httpx.Response(413)]
+    # The call with all that waits, and then the report alone.
+    wire.instead["PATCH /status"] = [httpx.Response(413), httpx.Response(413)]
     job = await client.create("task")
     async with working(app):
-        await wire.record.until("PATCH /status", times=2)
+        await wire.record.until("PATCH /status", times=3)
     job = await client.get(job.id)
     assert (job.status, job.error) == (Status.FAILED, None)
 

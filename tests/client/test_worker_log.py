@@ -1,6 +1,7 @@
 """What a worker says of itself and of its jobs: one line an event."""
 
 import asyncio
+import json
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +16,9 @@ from compute_orchestrator.client import (
     Snooze,
     Worker,
 )
+from compute_orchestrator.client.context import JobLog
+from compute_orchestrator.client.logs import JsonLines
+from tests.client.test_tasks import context
 from tests.client.wires import Wire, working
 from tests.conftest import URL
 
@@ -182,3 +186,25 @@ async def test_the_traceback_of_a_failure_is_shown_for_debugging(
     async with working(app):
         await wire.record.until(REPORT, times=2)
     assert "raise LookupError" in caplog.text
+
+
+def test_a_line_for_machines_has_its_job_as_fields(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    log = JobLog(context().claimed)
+    log.info("page %d", 3, extra={"page": 3})
+    try:
+        boom()
+    except LookupError:
+        log.exception("broken")
+    first, second = [json.loads(JsonLines().format(record)) for record in caplog.records]
+    bound = {"job_id": 7, "job_name": "50%", "attempt": 2, "worker_id": "w"}
+    assert first.pop("at").endswith("Z")
+    assert first == {
+        "levelname": "INFO",
+        "name": "compute_orchestrator.job",
+        "message": "job 7 (50_, attempt 2): page 3",
+        "page": 3,
+        **bound,
+    }
+    assert second["exc_info"].startswith("Traceback")
+    assert second.items() >= bound.items()

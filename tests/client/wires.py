@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Any, Self
 
 import httpx
@@ -15,6 +16,7 @@ from compute_orchestrator.client import Worker
 from tests.conftest import World
 
 LOCAL = "127.0.0.1"
+OK = 200
 
 
 @dataclass(frozen=True)
@@ -26,11 +28,36 @@ class Exchange:
     body: Any
     headers: dict[str, str]
     status: int | None
+    answer: Any = None
 
     def is_like(self, call: str) -> bool:
         """`call` is a method and the end of a path: `POST /claim`."""
         method, _, end = call.partition(" ")
         return self.method == method and self.path.endswith(end)
+
+    def parts(self) -> "list[Exchange]":
+        """A sync as the single calls that it stands for; none, of any other call."""
+        if not self.is_like("POST /sync"):
+            return []
+        said: dict[str, Any] = self.answer or {}
+        parts = self._items("reports", "PATCH", "status", said)
+        parts += self._items("heartbeats", "POST", "heartbeat", said)
+        if "claim" in self.body:
+            status = 204 if self.status == OK and not said["jobs"] else self.status
+            parts.append(Exchange("POST", "/jobs/claim", self.body["claim"], {}, status, said))
+        return parts
+
+    def _items(self, name: str, method: str, end: str, said: dict[str, Any]) -> "list[Exchange]":
+        items = self.body.get(name, [])
+        return [
+            Exchange(method, f"/jobs/{item['id']}/{end}", item, {}, self._status_of(answer), answer)
+            for item, answer in zip_longest(items, said.get(name, []))
+        ]
+
+    def _status_of(self, answer: dict[str, Any] | None) -> int | None:
+        """Of an item: its own where it has one, else that of the whole call."""
+        problem = answer and answer.get("problem")
+        return problem["status"] if problem else self.status
 
 
 class Record:
@@ -41,11 +68,12 @@ class Record:
         self._grew = asyncio.Condition()
 
     def of(self, call: str) -> list[Exchange]:
+        """Of a sync each part counts, too."""
         return [exchange for exchange in self._exchanges if exchange.is_like(call)]
 
     async def add(self, exchange: Exchange) -> None:
         async with self._grew:
-            self._exchanges.append(exchange)
+            self._exchanges += [exchange, *exchange.parts()]
             self._grew.notify_all()
 
     async def until(self, call: str, times: int = 1, status: int | None = None) -> list[Exchange]:
@@ -76,12 +104,18 @@ class Wire(httpx.AsyncBaseTransport):
             dict(request.headers),
             None,
         )
-        instead = [answers for call, answers in self.instead.items() if sent.is_like(call)]
-        if instead and instead[0]:
+        asked = [sent, *sent.parts()]
+        instead = [
+            answers
+            for call, answers in self.instead.items()
+            if answers and any(part.is_like(call) for part in asked)
+        ]
+        if instead:
             response = instead[0].pop(0)
         else:
             response = await self._inner.handle_async_request(request)
-        await self.record.add(replace(sent, status=response.status_code))
+        answer = _json(await response.aread())
+        await self.record.add(replace(sent, status=response.status_code, answer=answer))
         return response
 
 
@@ -90,11 +124,14 @@ class Proxy:
 
     def __init__(self, upstream_port: int) -> None:
         self.record = Record()
+        self.accepted = 0
+        """How many connections there were."""
         self._upstream_port = upstream_port
         self._losing: dict[str, int] = {}
         self._stranger: bytes | None = None
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
+        self._upstreams: set[asyncio.StreamWriter] = set()
         self._port = 0
 
     @property
@@ -104,6 +141,14 @@ class Proxy:
     def lose(self, call: str, times: int = 1) -> None:
         """Cut the connection after the server did such a call, before its answer is passed on."""
         self._losing[call] = times
+
+    def _is_lost(self, exchange: Exchange) -> bool:
+        asked = [exchange, *exchange.parts()]
+        for call, times in self._losing.items():
+            if times > 0 and any(part.is_like(call) for part in asked):
+                self._losing[call] = times - 1
+                return True
+        return False
 
     async def come(self) -> Self:
         """Listen; again on the same port after `go_away()`."""
@@ -115,9 +160,15 @@ class Proxy:
         """Refuse connections and break those that are open."""
         assert self._server is not None
         self._server.close()
-        for writer in list(self._open):
+        for writer in [*self._open, *self._upstreams]:
             writer.transport.abort()
         await self._server.wait_closed()
+
+    async def hang_up(self) -> None:
+        """End the connections that are open, as a server does with those that are idle."""
+        for writer in list(self._open):
+            writer.close()
+            await writer.wait_closed()
 
     @asynccontextmanager
     async def replaced_by(self, answer: bytes) -> AsyncGenerator[None]:
@@ -133,8 +184,10 @@ class Proxy:
             await self.come()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.accepted += 1
         self._open.add(writer)
         upstream_reader, upstream = await asyncio.open_connection(LOCAL, self._upstream_port)
+        self._upstreams.add(upstream)
         try:
             while await self._exchange(reader, writer, upstream_reader, upstream):
                 pass
@@ -142,6 +195,7 @@ class Proxy:
             pass
         finally:
             self._open.discard(writer)
+            self._upstreams.discard(upstream)
             writer.transport.abort()
             upstream.transport.abort()
 
@@ -156,6 +210,7 @@ class Proxy:
         head, headers, body = await _message(reader)
         method, path, _ = head.split(b"\r\n")[0].decode().split(" ")
         answer = self._stranger
+        answer_body = b""
         if answer is None:
             upstream.write(head + body)
             answer_head, _, answer_body = await _message(upstream_reader)
@@ -164,20 +219,20 @@ class Proxy:
         exchange = Exchange(
             method, path.partition("?")[0], json.loads(body or b"null"), headers, None
         )
-        lost = self._loses(exchange)
+        lost = self._is_lost(exchange)
         if not lost:
-            exchange = replace(exchange, status=status)
+            exchange = replace(exchange, status=status, answer=_json(answer_body))
             writer.write(answer)
             await writer.drain()
         await self.record.add(exchange)
         return not lost
 
-    def _loses(self, exchange: Exchange) -> bool:
-        for call, times in self._losing.items():
-            if times > 0 and exchange.is_like(call):
-                self._losing[call] = times - 1
-                return True
-        return False
+
+def _json(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except ValueError:  # a stranger's page, or nothing
+        return None
 
 
 async def _message(reader: asyncio.StreamReader) -> tuple[bytes, dict[str, str], bytes]:

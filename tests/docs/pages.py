@@ -8,7 +8,8 @@ bash     run by bash, in the page's own folder
 python   run by Python; with `title="x.py"` written there as a file instead
 console  commands that go on (`orc serve`, `orc worker`) are started, others are checked
 json     after a bash block: what it printed
-text     after a bash or python block: what it printed; else a picture
+text     after a bash or python block: what it printed, or with `like` what looks like it; else a
+         picture
 sql      for a database, in test_postgresql.py
 """
 

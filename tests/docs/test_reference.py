@@ -3,6 +3,7 @@
 import re
 import shlex
 from collections.abc import Iterator
+from itertools import takewhile
 from typing import Any, Literal, cast, get_args, get_origin
 
 import annotated_types
@@ -13,6 +14,7 @@ from pydantic.fields import FieldInfo
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from compute_orchestrator.cli.app import app as orc
+from compute_orchestrator.cli.exits import MEANINGS
 from compute_orchestrator.domain import errors, values
 from compute_orchestrator.domain.lifecycle import Action, Status
 from compute_orchestrator.main import create_app
@@ -42,7 +44,9 @@ from tests.docs.pages import (
 )
 
 SETTINGS = DOCS / "settings.md"
-OPERATIONS = DOCS / "operations.md"
+CLI = DOCS / "cli.md"
+CLIENTS = {"ORC_URL", "ORC_WORKER_ID", "ORC_QUEUES"}
+"""Where the command and workers find the server; the server itself does not read it."""
 SETTING = re.compile(r"\bORC_[A-Z_]+\b")
 
 OPENAPI: dict[str, Any] = create_app().openapi()
@@ -93,7 +97,7 @@ def test_every_setting_is_documented_with_its_default_and_its_bounds() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=short)
 def test_settings_that_a_page_names_exist(page: Any) -> None:
     named = set(SETTING.findall(page.read_text()))
-    assert named - {f"ORC_{name.upper()}" for name in Settings.model_fields} == set()
+    assert named - {f"ORC_{name.upper()}" for name in Settings.model_fields} - CLIENTS == set()
 
 
 def test_every_call_is_documented() -> None:
@@ -199,10 +203,10 @@ def subcommands(group: TyperGroup) -> dict[str, Command]:
 def commands(group: TyperGroup, above: str = "orc") -> Iterator[tuple[str, Command]]:
     """Every command that does something, with the words that call it."""
     for name, command in subcommands(group).items():
+        if not isinstance(command, TyperGroup) or command.invoke_without_command:
+            yield f"{above} {name}", command
         if isinstance(command, TyperGroup):
             yield from commands(command, f"{above} {name}")
-        else:
-            yield f"{above} {name}", command
 
 
 def options(command: Command) -> set[str]:
@@ -215,11 +219,14 @@ def options(command: Command) -> set[str]:
 
 
 def test_every_command_and_flag_is_documented() -> None:
-    listed = {
-        row[0]: set(filter(None, row[1].split())) for row in tables(OPERATIONS, "The command")
-    }
+    listed = {row[0]: set(filter(None, row[1].split())) for row in tables(CLI, "All commands")}
     assert listed == {words: options(command) for words, command in commands(ORC)}
-    assert options(ORC) <= code_parts(OPERATIONS)
+    assert options(ORC) <= code_parts(CLI)
+
+
+def test_every_exit_code_is_documented() -> None:
+    listed = {int(code): meaning for code, meaning in tables(CLI, "Exit codes")}
+    assert listed == MEANINGS
 
 
 def shown_commands() -> Iterator[tuple[str, list[str]]]:
@@ -230,7 +237,16 @@ def shown_commands() -> Iterator[tuple[str, list[str]]]:
                 for line in block.text.splitlines():
                     found = re.match(r"(?:uv run )?orc (.*)", line)
                     if found:
-                        yield short(page), shlex.split(found[1], comments=True)
+                        yield short(page), up_to_the_shell(found[1])
+
+
+def up_to_the_shell(line: str) -> list[str]:
+    """The words of a command; pipes and redirections are the shell's."""
+    words = shlex.shlex(line, posix=True, punctuation_chars=True)
+    words.whitespace_split = True
+    mine = list(takewhile(lambda word: not set(word) <= set("|&;<>()"), words))
+    is_redirected = mine and mine[-1].isdecimal() and f"{mine[-1]}>" in line
+    return mine[:-1] if is_redirected else mine
 
 
 def test_commands_that_the_pages_show_exist() -> None:
@@ -242,6 +258,7 @@ def test_commands_that_the_pages_show_exist() -> None:
             assert words[0] in command.commands, (page, words)
             command = subcommands(command)[words.pop(0)]
         if isinstance(command, TyperGroup):
-            assert set(words) <= options(command), (page, words)
+            flags = {word for word in words if word.startswith("-")}
+            assert flags <= options(command), (page, words)
         else:
             command.make_context(command.name or "", words)  # refuses unknown flags

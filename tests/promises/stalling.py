@@ -1,5 +1,5 @@
-"""A network in front of the database: a TCP proxy that passes everything on until it is told to
-stand still, to cut what is open, or to let nobody in.
+"""A network in front of the database, or of a server: a TCP proxy that passes everything on until
+it is told to stand still, to cut what is open, or to let nobody in.
 """
 
 import asyncio
@@ -12,9 +12,9 @@ from tests.promises.servers import LOCAL
 
 
 class Network:
-    """The way from servers, which connect to `port`, to a database's socket."""
+    """The way from whoever connects to `port` to a database's socket, or to a server's port."""
 
-    def __init__(self, socket: Path) -> None:
+    def __init__(self, socket: Path | int) -> None:
         self.port = 0
         self._socket = socket
         self._passing = asyncio.Event()
@@ -86,7 +86,7 @@ class Way:
     """One connection, from both sides, until either of them ends it or it is cut."""
 
     def __init__(
-        self, reader: StreamReader, writer: StreamWriter, passing: asyncio.Event, socket: Path
+        self, reader: StreamReader, writer: StreamWriter, passing: asyncio.Event, socket: Path | int
     ) -> None:
         self.passing = passing
         self.ended = asyncio.Event()
@@ -98,11 +98,11 @@ class Way:
     def cut(self) -> None:
         self._leading.cancel()
 
-    async def _lead_to(self, socket: Path) -> None:
+    async def _lead_to(self, socket: Path | int) -> None:
         writers = [self._writer]
         try:
             await self.passing.wait()
-            reader, writer = await asyncio.open_unix_connection(str(socket))
+            reader, writer = await connect(socket)
             writers.append(writer)
             ways = self._pass_on(self._reader, writer), self._pass_on(reader, self._writer)
             async with asyncio.TaskGroup() as group:
@@ -124,6 +124,12 @@ class Way:
             writer.write(data)
 
 
+async def connect(socket: Path | int) -> tuple[StreamReader, StreamWriter]:
+    if isinstance(socket, int):
+        return await asyncio.open_connection(LOCAL, socket)
+    return await asyncio.open_unix_connection(str(socket))
+
+
 class Ended(Exception):
     """One side of a connection has ended it."""
 
@@ -137,7 +143,7 @@ async def read(reader: StreamReader) -> bytes:
 
 
 @asynccontextmanager
-async def network_to(socket: Path) -> AsyncGenerator[Network]:
+async def network_to(socket: Path | int) -> AsyncGenerator[Network]:
     network = Network(socket)
     await network.admit()
     try:

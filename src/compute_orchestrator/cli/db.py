@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from compute_orchestrator.cli.db_copy import copy
-from compute_orchestrator.cli.plain import first_line, require_server, stop
+from compute_orchestrator.cli.exits import stop
+from compute_orchestrator.cli.plain import first_line, require_server
 from compute_orchestrator.cli.serve import read_settings
 
 db_app = typer.Typer(help="The schema of the store, and copies of it.", no_args_is_help=True)

@@ -5,9 +5,8 @@ from typing import Annotated, Final
 
 import typer
 
-from compute_orchestrator.cli.plain import MISUSED, first_line, require_server, stop
-
-INTERRUPTED: Final = 130
+from compute_orchestrator.cli.exits import INTERRUPTED, MISUSED, stop
+from compute_orchestrator.cli.plain import first_line, require_server
 
 MOVED: Final = """\
 Next: set ORC_DATABASE_URL to {url} and start the servers.

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from compute_orchestrator.cli.plain import FAILED, MISUSED, require_server, stop
+from compute_orchestrator.cli.exits import FAILED, INTERRUPTED, MISUSED, stop
+from compute_orchestrator.cli.plain import require_server
 
 if TYPE_CHECKING:
     from compute_orchestrator.cli.demo_run import Crew
     from compute_orchestrator.cli.demo_view import View
 
-INTERRUPTED: Final = 130
 SHOWN_FAULTS: Final = 20
 
 

@@ -18,7 +18,6 @@ from compute_orchestrator.cli.demo_tasks import (
     NAME_VARIABLE,
     QUEUE,
     TASK,
-    URL_VARIABLE,
     library,
 )
 from compute_orchestrator.cli.demo_view import View
@@ -95,9 +94,9 @@ def start_crew(children: Children, store: Store, port: int) -> Crew:
         servers.append(Server(process, f"http://127.0.0.1:{mine}"))
     names = [f"worker-{number}" for number in range(1, WORKERS + 1)]
     server_of = dict(zip(names, cycle(servers), strict=False))
-    command = [*ORC, "worker", "compute_orchestrator.cli.demo_tasks:app"]
+    command = [*ORC, "worker", "compute_orchestrator.cli.demo_tasks:app", "--url"]
     workers = {
-        name: children.start(name, command, {URL_VARIABLE: server.url, NAME_VARIABLE: name})
+        name: children.start(name, [*command, server.url], {NAME_VARIABLE: name})
         for name, server in server_of.items()
     }
     return Crew(store, servers, workers, server_of)

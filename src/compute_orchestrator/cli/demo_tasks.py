@@ -13,7 +13,6 @@ from compute_orchestrator.client import Worker
 
 QUEUE: Final = "demo"
 TASK: Final = "count-python-file"
-URL_VARIABLE: Final = "ORC_DEMO_URL"
 NAME_VARIABLE: Final = "ORC_DEMO_WORKER"
 LEASE_SECONDS: Final = 3
 CONCURRENCY: Final = 4  # one file is parsed while the answer for another is on its way
@@ -25,7 +24,7 @@ PARSER: Final = threading.Lock()
 BLOCKS: Final = ("body", "orelse", "finalbody", "handlers", "cases")
 
 app = Worker(
-    os.environ.get(URL_VARIABLE, "http://127.0.0.1:8000"),
+    "http://127.0.0.1:8000",  # the demo starts it with the --url of its own server
     queues=[QUEUE],
     concurrency=CONCURRENCY,
     lease_seconds=LEASE_SECONDS,

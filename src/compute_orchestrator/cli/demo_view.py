@@ -1,60 +1,30 @@
-"""What the demo shows: a live bar on a terminal, a few plain lines elsewhere, and the report."""
-
-from types import TracebackType
-from typing import Final, Self
+"""What the demo shows: how far it is, and its report."""
 
 from rich.columns import Columns
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from compute_orchestrator.cli.bar import Bar
 from compute_orchestrator.cli.demo_report import Report
 
-PLAIN_STEPS: Final = 4
-"""Without a terminal progress is said this often over the whole run."""
 
-
-class View:
-    """A context: the bar is there inside it."""
+class View(Bar):
+    """The jobs of a run are counted, then it is reported."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(highlight=False)
-        self._bar = Progress(
+        super().__init__(
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[counts]}"),
+            TextColumn("{task.description}"),
             TimeElapsedColumn(),
-            console=self.console,
-            transient=True,
+            console=console,
         )
-        self._task = self._bar.add_task("jobs", total=None, counts="")
-        self._said = 0
-
-    def __enter__(self) -> Self:
-        if self.console.is_terminal:
-            self._bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self.console.is_terminal:
-            self._bar.stop()
-
-    def say(self, line: str) -> None:
-        self.console.print(line, markup=False, soft_wrap=True)
 
     def count(self, *, total: int, claimed: int, recovered: int, done: int) -> None:
-        """Move the bar; without a terminal, say it at every quarter."""
         counts = f"claimed {claimed}, recovered {recovered}, done {done}"
-        self._bar.update(self._task, total=total, completed=done, counts=counts)
-        step = done * PLAIN_STEPS // total
-        if not self.console.is_terminal and step > self._said:
+        if self.move(done=done, total=total, words=counts):
             self.say(f"{done} of {total}: {counts}")
-        self._said = step
 
     def report(self, report: Report) -> None:
         self.console.print(Columns([numbers(report), modules(report)], padding=(0, 4)))

@@ -1,12 +1,9 @@
-"""How a command ends when it can't go on: one sentence on stderr and an exit code."""
+"""Plain sentences about the server: that it is not installed, and what its libraries say."""
 
 from importlib.util import find_spec
-from typing import Final, NoReturn
+from typing import Final
 
-import typer
-
-FAILED: Final = 1
-MISUSED: Final = 2
+from compute_orchestrator.cli.exits import MISUSED, stop
 
 SERVER_PACKAGES: Final = (
     "aiosqlite",
@@ -16,12 +13,6 @@ SERVER_PACKAGES: Final = (
     "sqlalchemy",
     "uvicorn",
 )
-
-
-def stop(sentence: str, *, code: int = FAILED) -> NoReturn:
-    """Say why, and end the command."""
-    typer.echo(f"orc: {sentence}", err=True)
-    raise typer.Exit(code)
 
 
 def require_server(command: str) -> None:

@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from compute_orchestrator.cli.plain import MISUSED, require_server, stop
+from compute_orchestrator.cli.exits import MISUSED, stop
+from compute_orchestrator.cli.plain import require_server
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails

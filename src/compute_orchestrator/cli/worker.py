@@ -1,7 +1,9 @@
 """`orc worker module:app`: run a worker that is written in your own module."""
 
+import os
 import sys
 import traceback
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -9,9 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from compute_orchestrator.cli.plain import FAILED, MISUSED, stop
+from compute_orchestrator.cli.connection import DEFAULT_URL, URL_VARIABLE, server_url
+from compute_orchestrator.cli.exits import FAILED, MISUSED, stop
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from compute_orchestrator.client import Worker
 
 
@@ -20,13 +25,65 @@ def worker(
         str, typer.Argument(metavar="MODULE:APP", help="For example tasks:app, from this folder.")
     ],
     *,
+    queue: Annotated[
+        list[str] | None,
+        typer.Option(help="Take from this queue; may be given several times."),
+    ] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, help="How many jobs it runs at once.")
+    ] = None,
+    drain: Annotated[
+        bool, typer.Option("--drain", help="End when there is no more that it could do now.")
+    ] = False,
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],
         typer.Option(help="The least severe line that is logged."),
     ] = "info",
+    log_format: Annotated[
+        Literal["text", "json"], typer.Option(help="For people, or an object a line.")
+    ] = "text",
+    url: Annotated[
+        str | None,
+        typer.Option(
+            "--url", metavar="URL", help=f"The server.  [{URL_VARIABLE}, else what the module says]"
+        ),
+    ] = None,
 ) -> None:
-    """Claim jobs and run their tasks, until Ctrl-C or SIGTERM."""
-    find_worker(target).run(log_level=log_level)
+    """Claim jobs and run their tasks, until Ctrl-C or SIGTERM.
+
+    The flags win over what the module says.
+    """
+    wanted = server_url(url) if url or os.environ.get(URL_VARIABLE) else None
+    with changed(find_worker(target), queue, concurrency, wanted) as app:
+        app.run(drain=drain, log_level=log_level, log_format=log_format)
+
+
+@contextmanager
+def changed(
+    app: "Worker", queues: list[str] | None, concurrency: int | None, url: str | None
+) -> "Generator[Worker]":
+    """The worker as the flags want it."""
+    try:
+        if queues is not None:
+            app.queues = check_queues(queues)
+    except ValueError as error:
+        stop(f"--queue: {error}", code=MISUSED)
+    if concurrency is not None:
+        app.concurrency = concurrency
+    if url is None:
+        yield app
+        return
+    metrics_port = app.metrics_port
+    with app.attached_to(url):
+        app.metrics_port = metrics_port  # it goes without, where a test lends it a server
+        yield app
+
+
+def check_queues(queues: list[str]) -> tuple[str, ...]:
+    """As the worker's own constructor does. Raises ValueError."""
+    from compute_orchestrator.client import Worker
+
+    return Worker(DEFAULT_URL, queues=queues).queues
 
 
 def find_worker(target: str) -> "Worker":

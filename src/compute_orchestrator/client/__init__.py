@@ -4,19 +4,34 @@ What is listed in `__all__` is public and stays; every other name in here may ch
 """
 
 from compute_orchestrator.client import errors, models
-from compute_orchestrator.client.client import JobFilter, JobOptions, OrchestratorClient
+from compute_orchestrator.client.blocking import BlockingClient, BlockingJobHandle
+from compute_orchestrator.client.calling import CallNext, Middleware
+from compute_orchestrator.client.client import JobFilter, OrchestratorClient
 from compute_orchestrator.client.context import Context
 from compute_orchestrator.client.errors import ClientError, Problem
-from compute_orchestrator.client.outcomes import Permanent, Retry, Snooze
+from compute_orchestrator.client.functions import TaskFunction
+from compute_orchestrator.client.handle import JobHandle
+from compute_orchestrator.client.jobs import JobOptions, NewJob
+from compute_orchestrator.client.outcomes import Cancelled, Permanent, Retry, Snooze
 from compute_orchestrator.client.reports import Report
 from compute_orchestrator.client.retries import Patience
+from compute_orchestrator.client.syncing import BeatItem, ClaimPart
 from compute_orchestrator.client.worker import Worker
 
 __all__ = [
+    "BeatItem",
+    "BlockingClient",
+    "BlockingJobHandle",
+    "CallNext",
+    "Cancelled",
+    "ClaimPart",
     "ClientError",
     "Context",
     "JobFilter",
+    "JobHandle",
     "JobOptions",
+    "Middleware",
+    "NewJob",
     "OrchestratorClient",
     "Patience",
     "Permanent",
@@ -24,6 +39,7 @@ __all__ = [
     "Report",
     "Retry",
     "Snooze",
+    "TaskFunction",
     "Worker",
     "errors",
     "models",

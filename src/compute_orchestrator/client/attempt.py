@@ -1,34 +1,26 @@
-"""One run of one job: check its payload, run its task, keep its lease, report what came of it."""
+"""One run of one job: check its payload, run its task, and say what is to be reported of it."""
 
 import asyncio
 import logging
-from functools import partial
+from collections.abc import Callable, Sequence
 
 import anyio
-import anyio.to_thread
 
-from compute_orchestrator.client.client import OrchestratorClient
+from compute_orchestrator.client.calling import Execution, Middleware
 from compute_orchestrator.client.context import Context, JobLog, Notes
-from compute_orchestrator.client.errors import ClientError
-from compute_orchestrator.client.keeper import Keeper
-from compute_orchestrator.client.models import ClaimedJob, Job, Status
+from compute_orchestrator.client.keeper import Lease
+from compute_orchestrator.client.models import ClaimedJob, RetryPolicy, Status
 from compute_orchestrator.client.outcomes import (
     Ended,
-    PayloadMismatch,
     Permanent,
     Raised,
     Retry,
     Snooze,
     Stopped,
-    became,
-    end_of,
-    end_of_plain,
     in_short,
     report_of,
-    second_best,
 )
 from compute_orchestrator.client.reports import Report
-from compute_orchestrator.client.retries import DEFINITE, Backoff
 from compute_orchestrator.client.tasks import Task
 
 # A newer worker, which knows the name, may take it meanwhile.
@@ -37,179 +29,215 @@ UNKNOWN_NAME_SECONDS = 10.0
 # What an async task has to clean up once it is cancelled at shutdown.
 CLEANUP_SECONDS = 1.0
 
-FIRST_REPEAT_SECONDS = 0.1
-LONGEST_REPEAT_SECONDS = 5.0
 
-
-class Attempt:
-    """Lives from the claim until the report has a definite answer."""
+class Attempt(Lease):
+    """Lives from the claim until its report has a definite answer, or its lease is lost."""
 
     def __init__(
         self,
-        client: OrchestratorClient,
         job: ClaimedJob,
         task: Task | None,
+        now: float,
         *,
-        threads: anyio.CapacityLimiter,
+        on_lost: "Callable[[Attempt], None]",
+        on_cancel: "Callable[[Attempt], None]",
     ) -> None:
-        self.job = job
-        self.log = JobLog(job)
-        self._client = client
-        self._task = task
-        self._threads = threads
-        notes = Notes()
-        self._context = Context(job, notes, self.log)
-        self._keeper = Keeper(
-            client, job, notes, on_lost=self._lose, on_cancel=self._cancel, log=self.log
-        )
+        """`on_cancel` is for one that does not run."""
+        super().__init__(job, now)
+        self.task = task
+        self._on_lost = on_lost
+        self._on_cancel = on_cancel
+        self.since = now
+        """When it was claimed; from `start()` on, when it was started."""
+        self.report: Report | None = None
+        """What is to be reported, once that is known."""
+        self.was_sent = False
+        """A report is, or was, on its way: it may have ended the lease."""
+        self.is_last = False
+        """It is on its way for the last time: the lease was known to be over."""
+        self.reason = ""
+        self._log: JobLog | None = None
+        self._context: Context | None = None
+        self._execution: Execution | None = None
         self._function: asyncio.Task[None] | None = None
-        self._ended: Ended | None = None
-        self._reason = ""
-        self._in_thread = False
-        self._reporting = False
-        self._handed_back = asyncio.Event()
+        self._has_begun = False
+        self._has_ended = False
+        self._handed_back = False
+        self._on_over: Callable[[Attempt], None] | None = None
+
+    @property
+    def log(self) -> JobLog:
+        if self._log is None:
+            self._log = JobLog(self.job)
+        return self._log
 
     @property
     def is_stuck(self) -> bool:
         """Whether the task still runs although it was told to stop."""
-        return self._in_thread or (self._function is not None and not self._function.done())
+        if self._execution is not None and self._execution.is_stuck:
+            return True
+        return self._function is not None and not self._has_ended
+
+    # Without running it
+
+    def release(self, reason: str, *, run_in_seconds: float | None = None) -> None:
+        self.reason = reason
+        self.report = Report.released(run_in_seconds=run_in_seconds)
+
+    def obey(self) -> None:
+        """A cancel was requested before it was started."""
+        self.report = Report.cancelled()
+
+    # Running it
+
+    def start(
+        self,
+        notes: Notes,
+        on_over: "Callable[[Attempt], None]",
+        *,
+        threads: anyio.CapacityLimiter,
+        middleware: Sequence[Middleware] = (),
+        state: object = None,
+    ) -> None:
+        """`on_over` is called once, when the task is over and `report` says what to report."""
+        loop = asyncio.get_running_loop()
+        self.since = loop.time()
+        self._on_over = on_over
+        self._context = Context(self.job, notes, self.log, state)
+        self._function = loop.create_task(self._run(self._context, threads, middleware))
 
     def hand_back(self) -> None:
         """Stop the task and release the job, unless it has ended already."""
-        self._handed_back.set()
+        self._handed_back = True
+        self._stop()
+        loop = asyncio.get_running_loop()
+        loop.call_later(CLEANUP_SECONDS, self._over, None)
 
-    async def run(self) -> None:
-        keeping = asyncio.create_task(self._keeper.run())
+    def lose(self) -> None:
+        super().lose()
+        # While a report is under way, a lost lease may be what that report did.
+        if self.was_sent:
+            return
+        self.log.warning("the lease is lost; what it still does counts no more")
+        self._tell()
+        self._on_lost(self)
+
+    def cancel(self) -> None:
+        if self._context is None:
+            self._on_cancel(self)
+        elif not self._context.cancel_requested:
+            self.log.info("a cancel was requested")
+            self._tell()
+
+    def _tell(self) -> None:
+        """That the work counts no more."""
+        if self._context is not None:
+            self._context.cancel_requested = True
+        if self.task is not None and self.task.can_be_stopped:
+            self._stop()
+
+    def _stop(self) -> None:
+        if self._function is None or self._function.done():
+            return
+        self._function.cancel()
+        if not self._has_begun:  # then it never will: asyncio does not even enter it
+            self._has_ended = True
+            self._over(None)
+
+    async def _run(
+        self,
+        context: Context,
+        threads: anyio.CapacityLimiter,
+        middleware: Sequence[Middleware],
+    ) -> None:
+        self._has_begun = True
+        assert self.task is not None  # noqa: S101 - without one there is nothing to start
+        ended: Ended | None = None
         try:
-            report = await self._work()
-            if report is not None:
-                await self._deliver(report)
+            try:
+                arguments = self.task.bind(self.job.payload, context)
+            except Exception as error:  # noqa: BLE001 - a user's validator may raise anything
+                ended = Raised(error)
+            else:
+                self._execution = Execution(
+                    self.task, arguments, context, threads=threads, middleware=middleware
+                )
+                ended = await self._execution.run()
         finally:
-            keeping.cancel()
-            await asyncio.wait({keeping})
+            self._has_ended = True
+            self._over(ended)
 
-    async def _work(self) -> Report | None:
-        """Run the task. None where there is nothing left to report."""
-        if self._handed_back.is_set():
-            return self._release()
-        if self._task is None:
-            self._reason = "there is no task of this name here"
-            return Report.released(run_in_seconds=UNKNOWN_NAME_SECONDS)
-        try:
-            arguments = self._task.bind(self.job.payload, self._context)
-        except PayloadMismatch as mismatch:
-            self._ended = Raised(mismatch)
-        else:
-            self._function = asyncio.create_task(self._call(self._task, arguments))
-            await self._until_over(self._function)
-        return self._conclude()
+    def _over(self, ended: Ended | None) -> None:
+        """The first time counts: a task that does not stop is not waited for."""
+        if self._on_over is None:
+            return
+        on_over, self._on_over = self._on_over, None
+        self.report = self._conclude(ended)
+        on_over(self)
 
-    async def _call(self, task: Task, arguments: dict[str, object]) -> None:
-        call = partial(task.function, **arguments)
-        if task.is_async:
-            self._ended = await end_of(call)
-        else:
-            await anyio.to_thread.run_sync(
-                self._call_in_thread, call, abandon_on_cancel=True, limiter=self._threads
-            )
-
-    def _call_in_thread(self, call: "partial[object]") -> None:
-        self._in_thread = True
-        try:
-            self._ended = end_of_plain(call)
-        finally:
-            self._in_thread = False
-
-    async def _until_over(self, function: "asyncio.Task[None]") -> None:
-        """Until the task ends, or is handed back and had its time to clean up."""
-        handed_back = asyncio.create_task(self._handed_back.wait())
-        try:
-            await asyncio.wait({function, handed_back}, return_when=asyncio.FIRST_COMPLETED)
-            if not function.done():
-                function.cancel()  # a thread is left behind: it can't be stopped
-                await asyncio.wait({function}, timeout=CLEANUP_SECONDS)
-        finally:
-            handed_back.cancel()
-
-    def _conclude(self) -> Report | None:
-        if self._keeper.lost:
+    def _conclude(self, ended: Ended | None) -> Report | None:
+        """None where there is nothing left to report."""
+        if self.lost:
             return None
-        match self._ended:
+        match ended:
             case None:
-                return self._release()
-            case Stopped() if self._context.cancel_requested:
+                return self._given_back()
+            case Stopped() if self._context is not None and self._context.cancel_requested:
                 return Report.cancelled()
-            case Stopped() if self._handed_back.is_set():
-                return self._release()
-            case Raised(error) if self._handed_back.is_set() and not _is_chosen(error):
+            case Stopped() if self._handed_back:
+                return self._given_back()
+            case Raised(error) if self._handed_back and not _is_chosen(error):
                 # It broke because it was stopped; that must cost no retry.
-                return self._release()
+                return self._given_back()
             case Raised(error) | Stopped(error) as ended:
-                self._reason = in_short(error)
+                self.reason = in_short(error)
                 self.log.debug("ended by", exc_info=error)
                 return report_of(ended)
             case ended:
                 return report_of(ended)
 
-    def _release(self) -> Report:
-        self._reason = "the worker stops"
+    def _given_back(self) -> Report:
+        self.reason = "the worker stops"
         return Report.released()
 
-    def _log_end(self, report: Report, job: Job) -> None:
-        is_trouble = report.status is Status.FAILED or self._task is None
+    def tell_end(self, report: Report, stands: str) -> None:
+        """The line of the log that says what the report made of the job."""
+        is_trouble = report.status is Status.FAILED or self.task is None
         level = logging.WARNING if is_trouble else logging.INFO
-        reason = f": {self._reason}" if self._reason else ""
-        self.log.log(level, "%s%s", became(report, job), reason)
+        if self.log.isEnabledFor(level):
+            reason = f": {self.reason}" if self.reason else ""
+            self.log.log(level, "%s%s", became(self.job, report, stands), reason)
 
-    async def _deliver(self, report: Report) -> None:
-        """Repeat the report until it has a definite answer.
 
-        Once the lease is known to be over it is sent one last time: it may be what ended it.
-        """
-        if report.status is not Status.SUCCEEDED:
-            await self._keeper.flush()
-        if self._keeper.lost:
-            return
-        self._reporting = True
-        pause = Backoff(FIRST_REPEAT_SECONDS, LONGEST_REPEAT_SECONDS)
-        while True:
-            is_last = self._keeper.lost
-            try:
-                job = await self._client.report(self.job, report)
-            except DEFINITE as error:
-                instead = second_best(report, error)
-                if instead is None:
-                    self.log.warning("the report (%s) was refused: %s", report.status, error)
-                    return
-                self.log.warning("reported in another way, since: %s", error)
-                report = instead
-            except ClientError as error:
-                if is_last:
-                    self.log.warning("whether the report was taken is not known: %s", error)
-                    return
-                wait = pause.wait_after(error)
-                self.log.warning("not reported yet, again in %.1f s: %s", wait, error)
-                await asyncio.sleep(wait)
-            else:
-                self._log_end(report, job)
-                return
+def became(job: ClaimedJob, report: Report, stands: str) -> str:
+    """What the report made of the job, in words. `stands` is the status that was answered."""
+    match report.status, stands:
+        case Status.FAILED, Status.QUEUED:
+            retry = f"retry {job.retry_count + 1} of {job.max_retries}"
+            return f"failed, runs again in {_wait_of(job, report)} ({retry})"
+        case Status.FAILED, Status.FAILED:
+            return "failed for good"
+        case Status.FAILED, Status.EXHAUSTED:
+            return "failed, and its retries are used up"
+        case Status.QUEUED, Status.QUEUED:
+            wait = report.run_in_seconds
+            return "handed back" + (f" for {wait:.1f} s" if wait else "")
+        case _, Status.CANCELLED:
+            return "cancelled, as was asked for"
+        case said, stands:  # a report that was repeated: the job may have gone on since
+            return str(said) if said == stands else f"reported as {said}, and is {stands} by now"
 
-    def _lose(self) -> None:
-        # While a report is under way, a lost lease may be what that report did.
-        if self._reporting:
-            return
-        self.log.warning("the lease is lost; what it still does counts no more")
-        self._stop()
 
-    def _cancel(self) -> None:
-        if not self._context.cancel_requested:
-            self.log.info("a cancel was requested")
-            self._stop()
-
-    def _stop(self) -> None:
-        self._context.cancel_requested = True
-        if self._function is not None and self._task is not None and self._task.is_async:
-            self._function.cancel()
+def _wait_of(job: ClaimedJob, report: Report) -> str:
+    """The server's backoff, but for the jitter, which is its own."""
+    if report.retry_in_seconds is not None:
+        return f"{report.retry_in_seconds:.1f} s"
+    policy = job.retry or RetryPolicy()
+    try:
+        wait = min(policy.base_seconds * policy.factor**job.retry_count, policy.max_seconds)
+    except OverflowError:
+        wait = policy.max_seconds
+    return f"{'about ' if policy.jitter else ''}{wait:.1f} s"
 
 
 def _is_chosen(error: BaseException) -> bool:

@@ -3,13 +3,16 @@
 import asyncio
 import ipaddress
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import TypeVar
 
 import httpx
+import pydantic_core
 from pydantic import ValidationError
-from pydantic_core import to_jsonable_python
 
 from compute_orchestrator.client.errors import (
     CallTimedOut,
@@ -19,23 +22,46 @@ from compute_orchestrator.client.errors import (
     UnusableAnswer,
     problem_from,
 )
+from compute_orchestrator.client.lines import KEEP_IDLE_SECONDS, Lines
 from compute_orchestrator.client.models import Answer
 from compute_orchestrator.client.retries import Patience, parse_retry_after
 
 A = TypeVar("A", bound=Answer)
 
-Parameter = str | int | bool | Sequence[str] | None
+Parameter = str | float | bool | Sequence[str] | None
 
 NO_CONTENT = 204
 FIRST_REDIRECT = 300
 FIRST_REFUSAL = 400
 
-# Below uvicorn's 5 s: a connection that the server is about to close is not used once more.
-KEEP_IDLE_SECONDS = 4.0
+# Long polls beside the other calls, whose places they never take.
+MOST_LONG_POLLS = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What one call is given of time; None is what the client is given."""
+
+    timeout_seconds: float | None = None
+    waits_seconds: float | None = None  # a long poll's, which come on top
+    patience: Patience | None = None
+
+
+USUAL = Limits()
+
+
+class _Lent(httpx.AsyncBaseTransport):
+    """A transport that others use too: the end of one line does not close it."""
+
+    def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
+        self._transport = transport
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        return await self._transport.handle_async_request(request)
 
 
 class Caller:
-    """A pool of connections to one server."""
+    """Calls to one server, over so many connections at most, and long polls beside them."""
 
     def __init__(
         self,
@@ -49,24 +75,36 @@ class Caller:
         base = check_url(url)
         self.url = str(base)
         self._patience = patience
-        # httpx walks its queue of waiting requests at each change; so none wait there, but here.
+        self._timeout_seconds = timeout_seconds
         self._places = asyncio.Semaphore(max_connections)
-        self._http = httpx.AsyncClient(
+        self._long_polls = 0
+        self._transport = transport
+        self._lent = None if transport is None else _Lent(transport)
+        # A proxy can't reach this machine's loopback.
+        self._trust_env = not is_loopback(base.host)
+        # Read once for all lines: it takes as long as some calls. A lent transport has its own.
+        self._certificates = transport is not None or httpx.create_ssl_context(
+            trust_env=self._trust_env
+        )
+        self._lines = Lines(self._line, most_idle=max_connections)
+        self._requests = httpx.AsyncClient(
             base_url=base,
             headers={"Accept": "application/json", "User-Agent": f"compute-orchestrator/{_sdk()}"},
-            timeout=timeout_seconds,
-            limits=httpx.Limits(
-                max_connections=max_connections,
-                max_keepalive_connections=max_connections,
-                keepalive_expiry=KEEP_IDLE_SECONDS,
-            ),
-            transport=transport,
-            # A proxy can't reach this machine's loopback.
-            trust_env=not is_loopback(base.host),
+            transport=httpx.AsyncBaseTransport(),  # it builds requests, and sends none
+        )
+
+    def _line(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            limits=httpx.Limits(max_connections=1, keepalive_expiry=KEEP_IDLE_SECONDS),
+            transport=self._lent,
+            verify=self._certificates,
+            trust_env=self._trust_env,
         )
 
     async def aclose(self) -> None:
-        await self._http.aclose()
+        await self._lines.aclose()
+        if self._transport is not None:
+            await self._transport.aclose()
 
     async def ask(
         self,
@@ -77,9 +115,12 @@ class Caller:
         query: Mapping[str, Parameter] | None = None,
         body: Mapping[str, object] | None = None,
         headers: Mapping[str, bytes] | None = None,
+        limits: Limits = USUAL,
     ) -> A:
         """A call that is always answered with a body."""
-        answer = await self.ask_maybe(method, path, kind, query=query, body=body, headers=headers)
+        answer = await self.ask_maybe(
+            method, path, kind, query=query, body=body, headers=headers, limits=limits
+        )
         if answer is None:
             raise UnusableAnswer(f"{method} {path}: an answer without a body")
         return answer
@@ -93,22 +134,48 @@ class Caller:
         query: Mapping[str, Parameter] | None = None,
         body: Mapping[str, object] | None = None,
         headers: Mapping[str, bytes] | None = None,
+        limits: Limits = USUAL,
     ) -> A | None:
         """A call that may be answered with 204: None."""
-        request = self._http.build_request(
+        timeout_seconds = limits.timeout_seconds or self._timeout_seconds
+        waits_seconds = limits.waits_seconds or 0
+        request = self._requests.build_request(
             method,
             path,
             params=_given(query),
             content=None if body is None else to_json(body),
             headers=_headers(body, headers),
+            timeout=httpx.Timeout(timeout_seconds, read=timeout_seconds + waits_seconds),
         )
-        content = await self._patience.run(lambda: self._send(request), f"{method} {path}")
+        send = self._send if waits_seconds else self._send_in_turn
+        content = await (limits.patience or self._patience).run(
+            lambda: send(request), f"{method} {path}", waits_seconds=waits_seconds
+        )
         return None if content is None else _parse(content, kind, request)
+
+    @contextmanager
+    def long_poll(self, seconds: float | None) -> Generator[float | None]:
+        """How long the call may wait: not at all while there are too many long polls.
+
+        Whoever makes them must not ask at once again after an early answer; the server, too, gives
+        one when it stops.
+        """
+        if not seconds or self._long_polls >= MOST_LONG_POLLS:
+            yield None
+            return
+        self._long_polls += 1
+        try:
+            yield seconds
+        finally:
+            self._long_polls -= 1
+
+    async def _send_in_turn(self, request: httpx.Request) -> bytes | None:
+        async with self._places:
+            return await self._send(request)
 
     async def _send(self, request: httpx.Request) -> bytes | None:
         try:
-            async with self._places:
-                response = await self._http.send(request)
+            response = await self._lines.send(request)
         except httpx.HTTPError as error:
             raise _no_answer(error, request) from error
         if response.status_code == NO_CONTENT:
@@ -148,9 +215,12 @@ def is_loopback(host: str) -> bool:
 
 def to_json(value: object) -> bytes:
     """As JSON, strictly: what the server would refuse as JSON raises ValueError here."""
-    plain = to_jsonable_python(value)
-    text = json.dumps(plain, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return text.encode()
+    text = pydantic_core.to_json(value)
+    if b"NaN" not in text and b"Infinity" not in text:
+        return text
+    # One of them may be in a string; if not, this raises. It takes several times as long.
+    plain = pydantic_core.to_jsonable_python(value)
+    return json.dumps(plain, ensure_ascii=False, allow_nan=False).encode()
 
 
 def _given(query: Mapping[str, Parameter] | None) -> dict[str, str | Sequence[str]]:
@@ -163,7 +233,9 @@ def _given(query: Mapping[str, Parameter] | None) -> dict[str, str | Sequence[st
 
 
 def _word(value: Parameter) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.6f}" if isinstance(value, float) else str(value)
 
 
 def _headers(
@@ -199,6 +271,7 @@ def _shown(request: httpx.Request) -> str:
     return f"{request.method} {without_secrets(request.url)}"
 
 
+@cache
 def _sdk() -> str:
     try:
         return version("compute-orchestrator")

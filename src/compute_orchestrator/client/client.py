@@ -5,21 +5,24 @@ request id, a report its lease token; the rest is so by nature. So a call that g
 5xx, is sent again (`Patience`), and what is raised in the end is one of `errors`.
 """
 
-import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from types import TracebackType
-from typing import Self, TypedDict, Unpack, cast
+from typing import Self, TypedDict, Unpack, cast, overload
 from urllib.parse import quote
 
 import httpx
 
-from compute_orchestrator.client.calls import Caller, Parameter
+from compute_orchestrator.client.calls import Caller, Limits, Parameter
+from compute_orchestrator.client.handle import JobHandle
+from compute_orchestrator.client.jobs import JobOptions, NewJob, moment
 from compute_orchestrator.client.models import (
     ClaimedJob,
     Event,
     EventPage,
     Job,
+    JobList,
     JobPage,
     Json,
     LeaseState,
@@ -27,28 +30,19 @@ from compute_orchestrator.client.models import (
     QueueList,
     Reaped,
     Stats,
+    SyncAnswer,
     WorkerList,
     WorkerSeen,
 )
-from compute_orchestrator.client.names import check_name, check_segment
+from compute_orchestrator.client.names import check_segment, header_value, new_id
 from compute_orchestrator.client.reports import Report
 from compute_orchestrator.client.retries import Patience
+from compute_orchestrator.client.syncing import BeatItem, ClaimPart, sync_fields
+
+# The protocol's, for one call.
+MOST_NEW_JOBS = 1_000
 
 Words = str | Sequence[str]
-
-
-class JobOptions(TypedDict, total=False):
-    """What a job may be given; what is left out is the server's default."""
-
-    queue: str
-    priority: int
-    max_retries: int
-    lease_seconds: float
-    timeout_seconds: float
-    run_at: datetime
-    run_in_seconds: float
-    tags: Sequence[str]
-    retry: Mapping[str, float]
 
 
 class JobFilter(TypedDict, total=False):
@@ -77,7 +71,10 @@ class OrchestratorClient:
         max_connections: int = 16,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        """More connections make each call dearer: httpx looks through all of them every time."""
+        """`max_connections` is how many calls are under way at once; long polls don't count.
+
+        A `transport` of your own, of httpx, makes its connections itself.
+        """
         self._caller = Caller(
             url,
             timeout_seconds=timeout_seconds,
@@ -112,20 +109,72 @@ class OrchestratorClient:
         **options: Unpack[JobOptions],
     ) -> Job:
         """Create a job. A key of your own also keeps a later run of your program from a second."""
-        key = idempotency_key or new_id()
-        fields: dict[str, object] = {"name": name, "payload": payload, **options}
-        if (run_at := options.get("run_at")) is not None:
-            fields["run_at"] = moment(run_at)
+        new = NewJob(name, payload, **options)
         return await self._caller.ask(
-            "POST",
-            "/jobs",
-            Job,
-            body=_without_none(fields),
-            headers={"Idempotency-Key": header_value(key, "an idempotency key")},
+            "POST", "/jobs", Job, body=new.fields(), headers=_key(idempotency_key)
         )
 
-    async def get(self, job_id: int) -> Job:
-        return await self._caller.ask("GET", f"/jobs/{job_id}", Job)
+    async def create_many(
+        self, jobs: Sequence[NewJob], *, idempotency_key: str | None = None
+    ) -> list[Job]:
+        """Create up to 1,000 jobs, all or none. The key is for the whole call."""
+        if len(jobs) > MOST_NEW_JOBS:
+            raise ValueError(f"at most {MOST_NEW_JOBS} jobs in one call: {len(jobs)}")
+        if not jobs:
+            return []
+        body = {"jobs": [job.fields() for job in jobs]}
+        headers = _key(idempotency_key)
+        made = await self._caller.ask("POST", "/jobs/bulk", JobList, body=body, headers=headers)
+        return made.jobs
+
+    @overload
+    async def submit(self, job: NewJob, /, *, idempotency_key: str | None = None) -> JobHandle: ...
+
+    @overload
+    async def submit(
+        self,
+        job: str,
+        /,
+        payload: Json = None,
+        *,
+        idempotency_key: str | None = None,
+        **options: Unpack[JobOptions],
+    ) -> JobHandle: ...
+
+    async def submit(
+        self,
+        job: str | NewJob,
+        /,
+        payload: Json = None,
+        *,
+        idempotency_key: str | None = None,
+        **options: Unpack[JobOptions],
+    ) -> JobHandle:
+        """Create a job, by its name or as it was made before, and get a handle on it."""
+        if isinstance(job, str):
+            job = NewJob(job, payload, **options)
+        elif payload is not None or options:
+            raise TypeError("a NewJob has its payload and its options already")
+        made = await self.create(
+            job.name, job.payload, idempotency_key=idempotency_key, **job.options
+        )
+        return JobHandle(self, made)
+
+    async def get(
+        self,
+        job_id: int,
+        *,
+        wait_seconds: float | None = None,
+        patience: Patience | None = None,
+    ) -> Job:
+        """The job as it stands; with `wait_seconds` (up to 60) as soon as it is final.
+
+        The answer may come early, as it stands then: when the server stops, for one.
+        """
+        with self._caller.long_poll(wait_seconds) as waits:
+            query: dict[str, Parameter] = {"wait_seconds": waits}
+            limits = Limits(waits_seconds=waits, patience=patience)
+            return await self._caller.ask("GET", f"/jobs/{job_id}", Job, query=query, limits=limits)
 
     async def list_jobs(
         self,
@@ -140,18 +189,23 @@ class OrchestratorClient:
             query[name] = moment(value) if isinstance(value, datetime) else cast("Words", value)
         return await self._caller.ask("GET", "/jobs", JobPage, query=query)
 
+    async def iter_pages(
+        self, *, page_size: int | None = None, **filters: Unpack[JobFilter]
+    ) -> AsyncIterator[JobPage]:
+        """Page after page; one may be short, even empty, while there are more."""
+        page = await self.list_jobs(limit=page_size, **filters)
+        yield page
+        while page.next_cursor is not None:
+            page = await self.list_jobs(limit=page_size, cursor=page.next_cursor, **filters)
+            yield page
+
     async def iter_jobs(
         self, *, page_size: int | None = None, **filters: Unpack[JobFilter]
     ) -> AsyncIterator[Job]:
         """All of them, page by page."""
-        cursor = None
-        while True:
-            page = await self.list_jobs(limit=page_size, cursor=cursor, **filters)
+        async for page in self.iter_pages(page_size=page_size, **filters):
             for job in page.jobs:
                 yield job
-            cursor = page.next_cursor
-            if cursor is None:  # a page may be short, even empty, while there are more
-                return
 
     async def list_events(
         self, job_id: int, *, limit: int | None = None, cursor: str | None = None
@@ -177,18 +231,58 @@ class OrchestratorClient:
         *,
         queues: Sequence[str] | None = None,
         lease_seconds: float | None = None,
+        wait_seconds: float | None = None,
         request_id: str | None = None,
     ) -> ClaimedJob | None:
-        """One job with its lease, or None. The same `request_id` gives the same lease again."""
-        body = {
-            "worker_id": worker_id,
-            "queues": queues,
-            "lease_seconds": lease_seconds,
-            "request_id": request_id or new_id(),
-        }
-        return await self._caller.ask_maybe(
-            "POST", "/jobs/claim", ClaimedJob, body=_without_none(body)
-        )
+        """One job with its lease, or None. The same `request_id` gives the same lease again.
+
+        With `wait_seconds` (up to 60) it waits for a job; None may come early, as in `get`.
+        """
+        with self._caller.long_poll(wait_seconds) as waits:
+            body = {
+                "worker_id": worker_id,
+                "queues": queues,
+                "lease_seconds": lease_seconds,
+                "wait_seconds": waits,
+                "request_id": request_id or new_id(),
+            }
+            return await self._caller.ask_maybe(
+                "POST",
+                "/jobs/claim",
+                ClaimedJob,
+                body=_without_none(body),
+                limits=Limits(waits_seconds=waits),
+            )
+
+    async def sync(
+        self,
+        worker_id: str,
+        *,
+        about: Mapping[str, object] | None = None,
+        reports: Sequence[tuple[ClaimedJob, Report]] = (),
+        heartbeats: Sequence[BeatItem] = (),
+        claim: ClaimPart | None = None,
+        timeout_seconds: float | None = None,
+    ) -> SyncAnswer:
+        """Reports, heartbeats and a claim in one call; each item has an answer of its own.
+
+        Only a claim that is alone is waited for.
+        """
+        with self._caller.long_poll(claim and claim.wait_seconds) as waits:
+            if claim is not None:
+                request_id = claim.request_id or new_id()
+                claim = replace(claim, wait_seconds=waits, request_id=request_id)
+            is_alone = not reports and not heartbeats
+            worker = quote(check_segment(worker_id, "a worker id"), safe="")
+            return await self._caller.ask(
+                "POST",
+                f"/workers/{worker}/sync",
+                SyncAnswer,
+                body=sync_fields(about, reports, heartbeats, claim),
+                limits=Limits(
+                    timeout_seconds=timeout_seconds, waits_seconds=waits if is_alone else None
+                ),
+            )
 
     async def heartbeat(
         self, job: ClaimedJob, *, progress: Json = None, checkpoint: Json = None
@@ -262,22 +356,9 @@ class OrchestratorClient:
         return await self._caller.ask("PATCH", f"/queues/{name}", Queue, body={"paused": paused})
 
 
-def new_id() -> str:
-    return uuid.uuid4().hex
-
-
-def header_value(value: str, what: str) -> bytes:
-    """As bytes of UTF-8. A space at either end would be lost on the way."""
-    if value != value.strip():
-        raise ValueError(f"{what} must not begin or end with white space: {value!r}")
-    return check_name(value, what).encode()
-
-
-def moment(value: datetime) -> str:
-    """RFC 3339; a time without an offset would be read differently on another machine."""
-    if value.tzinfo is None:
-        raise ValueError(f"{value!r} has no time zone")
-    return value.isoformat()
+def _key(given: str | None) -> dict[str, bytes]:
+    key = new_id() if given is None else given
+    return {"Idempotency-Key": header_value(key, "an idempotency key")}
 
 
 def _proof(job: ClaimedJob) -> dict[str, object]:

@@ -10,6 +10,7 @@ from pydantic_core import to_jsonable_python
 
 from compute_orchestrator.client.calls import to_json
 from compute_orchestrator.client.models import ClaimedJob, Json
+from compute_orchestrator.client.outcomes import Cancelled
 
 logger = logging.getLogger("compute_orchestrator.job")
 
@@ -67,7 +68,12 @@ class JobLog(logging.LoggerAdapter[logging.Logger]):
     """Lines that say which job and attempt they are of, in words and as fields."""
 
     def __init__(self, job: ClaimedJob) -> None:
-        fields = {"job_id": job.id, "job_name": job.name, "attempt": job.attempt}
+        fields = {
+            "job_id": job.id,
+            "job_name": job.name,
+            "attempt": job.attempt,
+            "worker_id": job.locked_by,
+        }
         super().__init__(logger, fields)
         name = job.name.replace("%", "_")  # it becomes part of a format
         self._prefix = f"job {job.id} ({name}, attempt {job.attempt}): "
@@ -82,16 +88,26 @@ class JobLog(logging.LoggerAdapter[logging.Logger]):
 class Context:
     """The job as its task sees it. Everything here may be used from the loop and from threads."""
 
-    def __init__(self, job: ClaimedJob, notes: Notes, log: JobLog) -> None:
+    def __init__(self, job: ClaimedJob, notes: Notes, log: JobLog, state: Any = None) -> None:
         self._job = job
         self._notes = notes
         self._checkpoint = job.checkpoint
         self.log = log
+        self.state = state
+        """What the worker's lifespan yielded; None in a task that runs in a process."""
         self.cancel_requested = False
         """True once the work counts no more: a cancel was asked for, or the lease is lost.
 
-        An async task is cancelled by itself; a plain function looks here now and then.
+        An async task is cancelled by itself, and a process is ended; a plain function looks here
+        now and then, or calls `check_cancelled()`.
         """
+        self.was_left = False
+        """True once the worker waits for it no more: it stops, and hands the job back."""
+
+    @property
+    def claimed(self) -> ClaimedJob:
+        """The whole job as it was claimed: its queue, its tags, when it was made."""
+        return self._job
 
     @property
     def id(self) -> int:
@@ -116,11 +132,16 @@ class Context:
         """The last one that was saved, by this attempt or an earlier one; None if none was."""
         return self._checkpoint
 
+    def check_cancelled(self) -> None:
+        """Raise `Cancelled` once this work counts no more; for loops of plain functions."""
+        if self.cancel_requested or self.was_left:
+            raise Cancelled
+
     def progress(self, fraction: float, message: str | None = None) -> None:
         """Say how far it is; 1 is all. The next heartbeat carries it."""
         progress = {"fraction": fraction, "message": message}
         to_json(progress)  # what can't be sent must fail here, not in the heartbeat
-        self._notes.write(Note(progress=progress))
+        self.write(Note(progress=progress))
 
     def save(self, checkpoint: object) -> None:
         """Keep small JSON for the next attempt. A heartbeat carries it within about a second."""
@@ -128,5 +149,10 @@ class Context:
             raise ValueError("a checkpoint of None would keep the one before; save {} instead")
         plain = to_jsonable_python(checkpoint)  # a copy: the task may go on changing its own
         to_json(plain)
-        self._checkpoint = plain
-        self._notes.write(Note(checkpoint=plain), urgent=True)
+        self.write(Note(checkpoint=plain), urgent=True)
+
+    def write(self, note: Note, *, urgent: bool = False) -> None:
+        """What `progress()` and `save()` do, once it is checked."""
+        if note.checkpoint is not None:
+            self._checkpoint = note.checkpoint
+        self._notes.write(note, urgent=urgent)

@@ -6,6 +6,10 @@ ClientError
 │   ├── ConnectionBroken        (it ended before the answer was whole)
 │   └── CallTimedOut
 ├── UnusableAnswer              an answer that is not of the protocol
+├── NoResult                    a job that is waited for has none; `job` is as it was last seen
+│   ├── JobFailed               (failed, or exhausted)
+│   ├── JobCancelled
+│   └── ResultTimeout           (not yet; a TimeoutError too)
 └── Problem                     the server refused; `status`, `code`, `detail`, `extra`
     ├── BadRequest              any other 4xx
     │   ├── NotFound            404
@@ -36,7 +40,10 @@ A problem becomes the class of its `code`; a code that is not known here, the cl
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar, cast
+
+if TYPE_CHECKING:
+    from compute_orchestrator.client.models import Job
 
 
 class ClientError(Exception):
@@ -61,6 +68,36 @@ class CallTimedOut(NoAnswer):
 
 class UnusableAnswer(ClientError):
     """What answered does not speak this protocol: a proxy's page, or a server of another kind."""
+
+
+class NoResult(ClientError):
+    """The job that is waited for has no result; `job` is as it was last seen."""
+
+    def __init__(self, job: "Job", what: str) -> None:
+        super().__init__(f"job {job.id} ({job.name}) {what}")
+        self.job = job
+
+
+class JobFailed(NoResult):
+    """It ended without success; `job.error` is what its worker said, if it said something."""
+
+    def __init__(self, job: "Job") -> None:
+        error = job.error or {}
+        words = ": ".join(str(error[part]) for part in ("type", "message") if error.get(part))
+        ended = "is exhausted" if job.status == "exhausted" else "failed"
+        super().__init__(job, f"{ended}: {words}" if words else ended)
+
+
+class JobCancelled(NoResult):
+    def __init__(self, job: "Job") -> None:
+        super().__init__(job, "was cancelled")
+
+
+class ResultTimeout(NoResult, TimeoutError):
+    """It is not final yet. It may be waited for again."""
+
+    def __init__(self, job: "Job", timeout_seconds: float) -> None:
+        super().__init__(job, f"was not final within {timeout_seconds:g} s: {job.status}")
 
 
 class Problem(ClientError):
@@ -218,10 +255,30 @@ _BY_STATUS: Mapping[int, type[Problem]] = {
     503: Unavailable,
 }
 
+UNTOLD_STATUS = 400
+"""Of an item's problem that does not tell its own: the item was refused, the call was not."""
+
 
 def problem_from(status: int, body: bytes, *, retry_after_seconds: float | None) -> Problem:
     """The error for an answer of 400 and above, whoever wrote it."""
-    fields = _fields(body)
+    return _problem(status, _fields(body), retry_after_seconds)
+
+
+def problem_of(fields: Mapping[str, object]) -> Problem:
+    """The error for the `problem` of one item in an answer about many."""
+    status = fields.get("status")
+    return _problem(status if isinstance(status, int) else UNTOLD_STATUS, fields, None)
+
+
+def kind_of(status: int, code: str | None) -> type[Problem]:
+    if code is not None and code in BY_CODE:
+        return BY_CODE[code]
+    return _BY_STATUS.get(status, ServerFailed if status >= 500 else BadRequest)
+
+
+def _problem(
+    status: int, fields: Mapping[str, object], retry_after_seconds: float | None
+) -> Problem:
     code = fields.get("code")
     code = code if isinstance(code, str) else None
     detail = fields.get("detail") or fields.get("title") or f"the server answered {status}"
@@ -232,12 +289,6 @@ def problem_from(status: int, body: bytes, *, retry_after_seconds: float | None)
         extra=fields,
         retry_after_seconds=retry_after_seconds,
     )
-
-
-def kind_of(status: int, code: str | None) -> type[Problem]:
-    if code is not None and code in BY_CODE:
-        return BY_CODE[code]
-    return _BY_STATUS.get(status, ServerFailed if status >= 500 else BadRequest)
 
 
 def _fields(body: bytes) -> Mapping[str, object]:

@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from compute_orchestrator.client.errors import Problem, problem_of
+
 Json = Any  # any JSON value, as the protocol means it
 
 
@@ -87,6 +89,12 @@ class ClaimedJob(Job):
         return (self.lease_expires_at - start).total_seconds()
 
 
+class JobList(Answer):
+    """The jobs of a bulk create, in the order in which they were given."""
+
+    jobs: list[Job]
+
+
 class JobPage(Answer):
     jobs: list[Job]
     next_cursor: str | None = None
@@ -116,6 +124,38 @@ class LeaseState(Answer):
     id: int
     lease_expires_at: datetime
     cancel_requested: bool = False
+
+
+class ItemAnswer(Answer):
+    """What one item of a sync came to; with a `problem` where the server refused it."""
+
+    id: int | None = None
+    problem: dict[str, Any] | None = None
+
+    def error(self) -> Problem | None:
+        """The refusal as the error that the single call would have raised."""
+        return None if self.problem is None else problem_of(self.problem)
+
+
+class ReportAnswer(ItemAnswer):
+    """Of one report: the status in which the job stands."""
+
+    status: AnyStatus | None = None
+
+
+class BeatAnswer(ItemAnswer):
+    """Of one heartbeat: what the lease is now."""
+
+    lease_expires_at: datetime | None = None
+    cancel_requested: bool = False
+
+
+class SyncAnswer(Answer):
+    """In the order of what was sent; `jobs` are what the claim brought."""
+
+    reports: list[ReportAnswer] = []
+    heartbeats: list[BeatAnswer] = []
+    jobs: list[ClaimedJob] = []
 
 
 class Reaped(Answer):

@@ -4,6 +4,7 @@ import os
 import re
 import secrets
 import socket
+import uuid
 
 LONGEST_NAME_BYTES = 200
 
@@ -26,6 +27,18 @@ def check_segment(value: str, what: str) -> str:
     if "/" in value or value in (".", ".."):
         raise ValueError(f"{what} must not have a slash, nor be . or ..: {value!r}")
     return value
+
+
+def header_value(value: str, what: str) -> bytes:
+    """As bytes of UTF-8. A space at either end would be lost on the way."""
+    if value != value.strip():
+        raise ValueError(f"{what} must not begin or end with white space: {value!r}")
+    return check_name(value, what).encode()
+
+
+def new_id() -> str:
+    """A key or a request id that nobody else makes."""
+    return uuid.uuid4().hex
 
 
 def new_worker_id() -> str:

@@ -1,14 +1,16 @@
 """How a task ended, and what is reported of it."""
 
 import asyncio
+import json
 import math
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
 
 from pydantic_core import to_jsonable_python
 
-from compute_orchestrator.client.calls import to_json
 from compute_orchestrator.client.errors import ClientError
 from compute_orchestrator.client.models import Job, Json, Status
 from compute_orchestrator.client.reports import Report
@@ -22,6 +24,11 @@ LONGEST_MESSAGE = 1_000
 LONGEST_TYPE = 200
 
 LONGEST_LOGGED = 200
+
+# The files of this package that stand between the worker and a task.
+CALLERS = frozenset(
+    str(Path(__file__).parent / name) for name in ("outcomes.py", "calling.py", "child.py")
+)
 
 
 class Retry(Exception):
@@ -44,12 +51,51 @@ class Snooze(Exception):
         self.seconds = _check_seconds(seconds)
 
 
+class Cancelled(Exception):
+    """This work counts no more. `Context.check_cancelled()` raises it; let it pass.
+
+    A cancel was requested, the lease is lost, or the worker stops.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("told to stop")
+
+
+class RaisedInProcess(Exception):
+    """What a task raised in a process of its own: type and message, since it can't come itself."""
+
+
 class PayloadMismatch(Permanent):
     """The payload does not fit the task's arguments."""
 
 
 class ResultUnusable(Permanent):
-    """The result can't be sent as JSON."""
+    """The result can't be sent as JSON, or is not of the type that the task says it returns."""
+
+
+# What the server would refuse as JSON raises ValueError here.
+STRICT_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+
+# What makes a result JSON.
+Plain = Callable[[object], Json]
+
+
+def as_json(result: object) -> Json:
+    """The result as JSON, by what it is itself."""
+    return checked(result, to_jsonable_python)
+
+
+def checked(result: object, plain: Plain) -> Json:
+    """What `plain` makes of the result, if the server takes it as JSON."""
+    if result is None:
+        return None
+    try:
+        made = plain(result)
+        STRICT_JSON.encode(made).encode()
+    except Exception as error:
+        kind = type(result).__qualname__
+        raise ResultUnusable(f"a result of type {kind} can't be sent as JSON: {error}") from error
+    return made
 
 
 @dataclass(frozen=True)
@@ -60,32 +106,40 @@ class Returned:
 @dataclass(frozen=True)
 class Raised:
     error: BaseException
+    told: Mapping[str, object] | None = None
+    """How the error was described where it was raised, if that was in another process."""
 
 
 @dataclass(frozen=True)
 class Stopped:
-    """It ended by asyncio's cancellation."""
+    """It was told to stop, and did: by asyncio's cancellation, by `Cancelled`, or by a kill."""
 
-    error: asyncio.CancelledError
+    error: BaseException
 
 
 Ended = Returned | Raised | Stopped
 
+STOPS = (asyncio.CancelledError, Cancelled)
 
-async def end_of(function: Callable[[], Awaitable[object]]) -> Ended:
+
+async def end_of(function: Callable[[], Awaitable[object]], plain: Plain = as_json) -> Ended:
+    """Await it. `plain` makes its result JSON, or raises ResultUnusable."""
     try:
-        return Returned(_plain(await function()))
-    except asyncio.CancelledError as error:
-        return Stopped(error)
+        return Returned(plain(await function()))
     except BaseException as error:  # noqa: BLE001 - sys.exit() in a task must not end the worker
-        return Raised(error)
+        return _end_by(error)
 
 
-def end_of_plain(function: Callable[[], object]) -> Ended:
+def end_of_plain(function: Callable[[], object], plain: Plain = as_json) -> Ended:
+    """Call it. `plain` makes its result JSON, or raises ResultUnusable."""
     try:
-        return Returned(_plain(function()))
+        return Returned(plain(function()))
     except BaseException as error:  # noqa: BLE001 - sys.exit() in a task must not end the worker
-        return Raised(error)
+        return _end_by(error)
+
+
+def _end_by(error: BaseException) -> Ended:
+    return Stopped(error) if isinstance(error, STOPS) else Raised(error)
 
 
 def report_of(ended: Ended) -> Report:
@@ -95,11 +149,13 @@ def report_of(ended: Ended) -> Report:
             return Report.succeeded(result)
         case Raised(Snooze() as snooze):
             return Report.released(run_in_seconds=snooze.seconds)
-        case Raised(Retry() as retry):
-            return Report.failed(describe(retry), retry_in_seconds=retry.in_seconds)
-        case Raised(Permanent() as permanent):
-            return Report.failed(describe(permanent), retryable=False)
-        case Raised(error) | Stopped(error):
+        case Raised(Retry() as retry, told):
+            return Report.failed(told or describe(retry), retry_in_seconds=retry.in_seconds)
+        case Raised(Permanent() as permanent, told):
+            return Report.failed(told or describe(permanent), retryable=False)
+        case Raised(error, told):
+            return Report.failed(told or describe(error))
+        case Stopped(error):
             return Report.failed(describe(error))
 
 
@@ -124,11 +180,18 @@ def describe(error: BaseException) -> dict[str, object]:
     """The error of a failed attempt, short enough and clean enough to be sent."""
     kind = _shown(type(error).__qualname__, LONGEST_TYPE)
     described: dict[str, object] = {"type": kind, "message": _message(error)}
-    own = error.__traceback__ and error.__traceback__.tb_next  # the first frame is of this file
+    own = _own_part(error.__traceback__)
     if own is not None:
         lines = "".join(traceback.format_exception(type(error), error, own))
         described["traceback"] = _clean(lines)[-LONGEST_TRACEBACK:]
     return described
+
+
+def _own_part(trace: TracebackType | None) -> TracebackType | None:
+    """From the task's own first frame on."""
+    while trace is not None and trace.tb_frame.f_code.co_filename in CALLERS:
+        trace = trace.tb_next
+    return trace
 
 
 def became(report: Report, job: Job) -> str:
@@ -160,7 +223,9 @@ def _wait_of(job: Job) -> float:
 
 def in_short(error: BaseException) -> str:
     """The error on one line of the log."""
-    words = f"{type(error).__qualname__}: {_message(error)}"
+    words = _message(error)
+    if not isinstance(error, RaisedInProcess):
+        words = f"{type(error).__qualname__}: {words}"
     return _shown(" ".join(words.split()), LONGEST_LOGGED)
 
 
@@ -179,16 +244,6 @@ def _shown(text: str, longest: int) -> str:
 def _clean(text: str) -> str:
     """Without what the server refuses in a string: NUL and lone surrogates."""
     return text.replace("\0", "�").encode(errors="replace").decode()
-
-
-def _plain(result: object) -> Json:
-    try:
-        plain: Json = to_jsonable_python(result)
-        to_json(plain)
-    except Exception as error:
-        kind = type(result).__qualname__
-        raise ResultUnusable(f"a result of type {kind} can't be sent as JSON: {error}") from error
-    return plain
 
 
 def _check_seconds(seconds: float) -> float:

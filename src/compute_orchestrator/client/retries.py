@@ -15,7 +15,6 @@ from tenacity import (
     AsyncRetrying,
     RetryCallState,
     retry_if_exception,
-    stop_before_delay,
     wait_exponential,
 )
 
@@ -79,12 +78,26 @@ class Patience:
     longest_wait_seconds: float = 5.0
     jitter_seconds: float = 0.5
 
-    async def run(self, call: Callable[[], Awaitable[T]], name: str) -> T:
-        """The call's answer, or its last error once the next try would come too late."""
+    async def run(
+        self, call: Callable[[], Awaitable[T]], name: str, *, waits_seconds: float = 0
+    ) -> T:
+        """The call's answer, or its last error once the next try would come too late.
+
+        What a first try waited before it failed, up to `waits_seconds`, is no time of failure.
+        """
+        waited = 0.0
+
+        def is_over(state: RetryCallState) -> bool:
+            nonlocal waited
+            so_far = state.seconds_since_start or 0.0
+            if state.attempt_number == 1:
+                waited = min(so_far, waits_seconds)
+            return so_far - waited + state.upcoming_sleep >= self.total_seconds
+
         repeating = AsyncRetrying(
             retry=retry_if_exception(is_passing),
             wait=self._wait,
-            stop=stop_before_delay(self.total_seconds),
+            stop=is_over,
             before_sleep=lambda state: _tell(name, state),
             reraise=True,
         )

@@ -1,38 +1,42 @@
-"""A worker at work: claims jobs, runs them side by side, and stops in good order.
+"""A worker at work: takes jobs, runs them side by side, and stops in good order.
 
-Stopping: no new claims; what runs goes on, heartbeats included, for `shutdown_seconds`; then the
-rest is stopped and released. A second `stop()` releases at once. Each step has a deadline, so that
-an unreachable server does not hold the end up.
+It lives on `client.sync`, and never has more than three calls under way: an exchange of results
+for jobs, a long poll for jobs (both in `exchange.py`), and the heartbeats of all that it holds
+(`keeper.py`). It may hold more jobs than run (`ahead.py`): those wait here, and are handed back as
+soon as they would have to wait long.
+
+Stopping: no new claims; what waits is handed back; what runs goes on, heartbeats included, for
+`shutdown_seconds`; then the rest is stopped and released. A second `stop()` releases at once. Each
+step has a deadline, so that an unreachable server does not hold the end up.
 """
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 
 import anyio
 
-from compute_orchestrator.client.attempt import Attempt
+from compute_orchestrator.client.ahead import Pace
+from compute_orchestrator.client.attempt import UNKNOWN_NAME_SECONDS, Attempt
+from compute_orchestrator.client.calling import Middleware
 from compute_orchestrator.client.calls import without_secrets
-from compute_orchestrator.client.client import OrchestratorClient, new_id
-from compute_orchestrator.client.errors import (
-    ClientError,
-    ConnectFailed,
-    NoAnswer,
-    Overloaded,
-    ShuttingDown,
-)
-from compute_orchestrator.client.models import ClaimedJob
-from compute_orchestrator.client.retries import Backoff, is_passing
+from compute_orchestrator.client.client import OrchestratorClient
+from compute_orchestrator.client.context import Notes
+from compute_orchestrator.client.exchange import Exchange, Wishes
+from compute_orchestrator.client.keeper import Keeper
+from compute_orchestrator.client.models import ClaimedJob, Status
+from compute_orchestrator.client.observer import Observer
+from compute_orchestrator.client.presence import Presence
 from compute_orchestrator.client.tasks import Task
 
 logger = logging.getLogger("compute_orchestrator.worker")
 
-FIRST_IDLE_SECONDS = 0.05
-LONGEST_IDLE_SECONDS = 1.0
-FIRST_REPEAT_SECONDS = 0.1
-LONGEST_REPEAT_SECONDS = 5.0
+# A job that waited here so long could have run elsewhere.
+LONGEST_WAIT_SECONDS = 1.0
 
 # For cleaning up and for the last reports and releases, once the jobs were told to stop.
 RELEASE_SECONDS = 5.0
@@ -48,160 +52,263 @@ class Plan:
     lease_seconds: float | None
     shutdown_seconds: float
     tasks: Mapping[str, Task]
+    about: Mapping[str, object] = field(default_factory=dict[str, object])
+    middleware: Sequence[Middleware] = ()
+    observer: Observer = field(default_factory=Observer)
+    drain: bool = False
+    """Stop when no job is left to claim and none is held."""
+    state: object = None
+    """What the worker's lifespan yielded; each task's Context has it."""
 
 
 class Serving:
-    """`client` must not repeat calls by itself: these loops do, for as long as it takes."""
+    """Made where the loop runs. `client` must not repeat calls by itself: this does."""
 
     def __init__(self, client: OrchestratorClient, plan: Plan) -> None:
         self._client = client
         self._plan = plan
+        self._observer = plan.observer
+        self._loop = asyncio.get_running_loop()
         self._threads = anyio.CapacityLimiter(plan.concurrency)
-        self._running: dict[asyncio.Task[None], Attempt] = {}
-        self._room = asyncio.Event()
-        self._room.set()
+        self._waiting: deque[Attempt] = deque()
+        self._running: set[Attempt] = set()
+        self._left_behind: list[Attempt] = []
+        self._third = math.inf
+        self._looking: asyncio.TimerHandle | None = None
         self._stop = asyncio.Event()
         self._at_once = asyncio.Event()
-        self._unanswered = Backoff(FIRST_REPEAT_SECONDS, LONGEST_REPEAT_SECONDS)
-        self._away = False
-        self._left_behind: list[Attempt] = []
+        self._changed = asyncio.Event()
+        presence = Presence(plan.observer)
+        self._pace = Pace(plan.concurrency, self._loop.time())
+        self._keeper = Keeper(client, plan.worker_id, presence)
+        wishes = Wishes(
+            worker_id=plan.worker_id,
+            queues=plan.queues,
+            lease_seconds=plan.lease_seconds,
+            about=plan.about,
+            drain=plan.drain,
+        )
+        self._exchange = Exchange(client, wishes, self, pace=self._pace, presence=presence)
 
     def stop(self) -> None:
         """From the loop's thread. The second time: at once."""
         if self._stop.is_set():
             self._at_once.set()
         self._stop.set()
-        self._room.set()
 
     @property
     def is_stuck(self) -> bool:
         """Whether a task still runs although it was told to stop."""
-        return any(a.is_stuck for a in (*self._left_behind, *self._running.values()))
+        return any(a.is_stuck for a in (*self._left_behind, *self._running))
 
     async def run(self) -> None:
         """Until `stop()`. Cancelled from outside it releases at once, then lets go."""
         self._tell_start()
-        claiming = asyncio.create_task(self._claim_until_stopped())
-        claiming.add_done_callback(lambda _: self._stop.set())  # it never ends before, but by a bug
+        loops = [
+            asyncio.create_task(self._keeper.run()),
+            asyncio.create_task(self._exchange.run()),
+        ]
+        for each in loops:  # it never ends before, but by a bug
+            each.add_done_callback(lambda _: self._stop.set())
         try:
             await self._stop.wait()
-            await self._drain(claiming)
-            if not claiming.cancelled():
-                claiming.result()
+            await self._wind_up()
         except asyncio.CancelledError:
-            self.stop()
-            self.stop()
+            self._at_once.set()
             with anyio.CancelScope(shield=True):
-                await self._drain(claiming)
+                await self._wind_up()
             raise
+        finally:
+            for each in loops:
+                each.cancel()
+            await asyncio.wait(loops)
+        for each in loops:
+            if not each.cancelled():
+                each.result()
 
-    async def _claim_until_stopped(self) -> None:
-        idle = Backoff(FIRST_IDLE_SECONDS, LONGEST_IDLE_SECONDS)
-        while True:
-            await self._room.wait()
-            if self._stop.is_set():
-                return
-            try:
-                job = await self._claim()
-            except Exception:
-                logger.exception("a claim failed in a way that should not be")
-                job = None
-            if job is not None:
-                self._start(job)
-            if job is not None and job.name in self._plan.tasks:
-                idle.reset()
-            else:  # also after an unknown name: a queue full of them must not become a busy loop
-                await self._stopped_within(idle.wait())
+    # What the exchange asks and tells: exchange.Desk
 
-    async def _claim(self) -> ClaimedJob | None:
-        """One claim, repeated with the same request id until it is answered.
+    @property
+    def running(self) -> int:
+        return len(self._running)
 
-        A refusal ends it, unless an earlier answer was lost: the refusal may be a stranger's, and
-        a lease that is not asked for again costs its job a retry.
-        """
-        request_id = new_id()
-        may_hold_a_lease = False
-        while True:
-            try:
-                job = await self._client.claim(
-                    self._plan.worker_id,
-                    queues=self._plan.queues,
-                    lease_seconds=self._plan.lease_seconds,
-                    request_id=request_id,
-                )
-            except ClientError as error:
-                wait = self._unanswered.wait_after(error)
-                self._tell_away(error)
-                if not is_passing(error) and not may_hold_a_lease:
-                    await self._stopped_within(wait)
-                    return None
-                if not isinstance(error, ConnectFailed | Overloaded | ShuttingDown):
-                    may_hold_a_lease = True
-                # Stopping: a lease whose answer was lost is asked for, to be handed back.
-                if may_hold_a_lease and self._stop.is_set():
-                    await asyncio.sleep(wait)
-                elif await self._stopped_within(wait) and not may_hold_a_lease:
-                    return None
-            else:
-                self._unanswered.reset()
-                self._tell_back()
-                return job
+    @property
+    def third_seconds(self) -> float:
+        return self._third
 
-    def _start(self, job: ClaimedJob) -> None:
-        attempt = Attempt(self._client, job, self._plan.tasks.get(job.name), threads=self._threads)
-        if self._stop.is_set():
-            attempt.hand_back()  # its claim was on its way when the stop came
-        running = asyncio.create_task(attempt.run())
-        self._running[running] = attempt
-        running.add_done_callback(self._finish)
-        if len(self._running) >= self._plan.concurrency and not self._stop.is_set():
-            self._room.clear()
+    @property
+    def is_empty(self) -> bool:
+        return not self._keeper.held
 
-    def _finish(self, running: "asyncio.Task[None]") -> None:
-        attempt = self._running.pop(running)
+    def room(self) -> int:
+        ahead = self._pace.ahead(self._loop.time(), self._third)
+        held = len(self._running) + len(self._waiting) + self._exchange.undelivered
+        return self._plan.concurrency + ahead - held
+
+    def take(self, jobs: Sequence[ClaimedJob]) -> bool:
+        self._observer.claimed(len(jobs))
+        self._third = math.inf
+        known = [self._take(job) for job in jobs if job.lease_token not in self._keeper.held]
+        self._start_waiting()
+        return any(known)
+
+    def done(self, attempt: Attempt) -> None:
+        self._keeper.let_go(attempt)
+        self._changed.set()
+
+    def changed(self) -> None:
+        self._changed.set()
+        self._observer.holding(len(self._running), len(self._waiting))
+
+    def drained(self) -> None:
+        logger.info("no job is left")
+        self.stop()
+
+    # The way of a job
+
+    def _take(self, job: ClaimedJob) -> bool:
+        attempt = Attempt(
+            job,
+            self._plan.tasks.get(job.name),
+            self._loop.time(),
+            on_lost=self._lost,
+            on_cancel=self._cancel_waiting,
+        )
+        self._third = min(self._third, attempt.third)
+        self._keeper.keep(attempt)
+        if self._stop.is_set():  # its claim was on its way when the stop came
+            self._observer.handed_back(1)
+            self._release([attempt], "the worker stops")
+        elif attempt.task is None:
+            self._release(
+                [attempt],
+                "there is no task of this name here",
+                run_in_seconds=UNKNOWN_NAME_SECONDS,
+            )
+            return False
+        elif job.cancel_requested:
+            attempt.obey()
+            self._exchange.report(attempt)
+        else:
+            self._waiting.append(attempt)
+        return True
+
+    def _start_waiting(self) -> None:
+        while self._waiting and len(self._running) < self._plan.concurrency:
+            self._start(self._waiting.popleft())
+        if self._waiting and self._looking is None:
+            self._look_again()
+
+    def _start(self, attempt: Attempt) -> None:
+        notes = Notes()
+        self._keeper.listen_to(attempt, notes)
+        self._running.add(attempt)
+        self._observer.started(attempt.job)
+        attempt.start(
+            notes,
+            self._over,
+            threads=self._threads,
+            middleware=self._plan.middleware,
+            state=self._plan.state,
+        )
+
+    def _over(self, attempt: Attempt) -> None:
+        """Its task is over, or was given up; its place is free."""
+        self._running.discard(attempt)
         if attempt.is_stuck:
             self._left_behind.append(attempt)
-        self._room.set()
-        if not running.cancelled() and (error := running.exception()) is not None:
-            attempt.log.error("its lease is left to run out", exc_info=error)
+        self._pace.ended()
+        report = attempt.report
+        if report is None:
+            self.done(attempt)
+            self._exchange.wake()
+        else:
+            self._observer.ended(attempt.job, str(report.status), self._loop.time() - attempt.since)
+            self._report(attempt)
+        self._start_waiting()
 
-    async def _stopped_within(self, seconds: float) -> bool:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._stop.wait()
-        return self._stop.is_set()
+    def _report(self, attempt: Attempt) -> None:
+        """A success says all; before anything else goes what the next attempt needs."""
+        is_success = attempt.report is not None and attempt.report.status is Status.SUCCEEDED
+        if attempt.notes and not is_success:
+            self._keeper.flush(attempt, partial(self._exchange.report, attempt))
+        else:
+            self._exchange.report(attempt)
 
-    async def _drain(self, claiming: "asyncio.Task[None]") -> None:
-        self._tell_stop()
-        asyncio.get_running_loop().call_later(RELEASE_SECONDS, claiming.cancel)
-        at_once = asyncio.create_task(self._at_once.wait())
-        await self._until_idle(claiming, self._plan.shutdown_seconds, unless=at_once)
-        at_once.cancel()
-        for attempt in self._running.values():
-            attempt.hand_back()
-        await self._until_idle(claiming, RELEASE_SECONDS)
-        left = {claiming, *self._running}
-        for attempt in self._running.values():
-            attempt.log.warning("could not be handed back; its lease is left to run out")
-        for task in left:
-            task.cancel()
-        await asyncio.wait(left, timeout=1)
+    # What does not run
 
-    async def _until_idle(
-        self,
-        claiming: "asyncio.Task[None]",
-        seconds: float,
-        *,
-        unless: "asyncio.Task[bool] | None" = None,
+    def _release(
+        self, attempts: Iterable[Attempt], reason: str, *, run_in_seconds: float | None = None
     ) -> None:
-        """Until no job runs and no claim is under way, at most so long."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                while pending := {t for t in (claiming, *self._running) if not t.done()}:
-                    watched = pending if unless is None else {*pending, unless}
-                    await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
-                    if unless is not None and unless.done():
-                        return
+        for attempt in attempts:
+            attempt.release(reason, run_in_seconds=run_in_seconds)
+            self._exchange.report(attempt)
+
+    def _hand_back_waiting(self, reason: str) -> None:
+        if not self._waiting:
+            return
+        waiting = list(self._waiting)
+        self._waiting.clear()
+        self._observer.handed_back(len(waiting))
+        self._release(waiting, reason)
+
+    def _look_again(self) -> None:
+        """Whether the jobs that wait here should rather run elsewhere; again while any waits."""
+        self._looking = None
+        if not self._waiting:
+            return
+        now = self._loop.time()
+        since = self._waiting[0].since
+        if now < since + LONGEST_WAIT_SECONDS:
+            self._looking = self._loop.call_at(since + LONGEST_WAIT_SECONDS, self._look_again)
+            return
+        logger.info("%d jobs are handed back: those before them take long", len(self._waiting))
+        self._pace.slowed(now)
+        self._hand_back_waiting("others may run it sooner")
+
+    def _cancel_waiting(self, attempt: Attempt) -> None:
+        if attempt in self._waiting:
+            self._waiting.remove(attempt)
+            attempt.obey()
+            self._exchange.report(attempt)
+
+    def _lost(self, attempt: Attempt) -> None:
+        self._observer.lost(attempt.job)
+        if attempt in self._waiting:
+            self._waiting.remove(attempt)
+            self.done(attempt)
+        elif attempt.when_flushed is not None:
+            self.done(attempt)
+
+    # The end
+
+    async def _wind_up(self) -> None:
+        self._tell_stop()
+        self._exchange.stop_claiming()
+        self._hand_back_waiting("the worker stops")
+        forgetting = self._loop.call_later(RELEASE_SECONDS, self._exchange.forget_claim)
+        await self._until_idle(self._plan.shutdown_seconds, unless=self._at_once)
+        for attempt in list(self._running):
+            attempt.hand_back()
+        await self._until_idle(RELEASE_SECONDS)
+        forgetting.cancel()
+        for lease in self._keeper.held.values():
+            lease.log.warning("could not be handed back; its lease is left to run out")
+
+    async def _until_idle(self, seconds: float, *, unless: asyncio.Event | None = None) -> None:
+        """Until nothing is held and no claim is under way, at most so long."""
+        waiting = [asyncio.create_task(self._idle())]
+        if unless is not None:
+            waiting.append(asyncio.create_task(unless.wait()))
+        await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for each in waiting:
+            each.cancel()
+
+    async def _idle(self) -> bool:
+        while self._keeper.held or self._exchange.is_claiming:
+            self._changed.clear()
+            await self._changed.wait()
+        return True
 
     def _tell_start(self) -> None:
         plan = self._plan
@@ -223,16 +330,3 @@ class Serving:
             len(self._running),
             self._plan.shutdown_seconds,
         )
-
-    def _tell_away(self, error: ClientError) -> None:
-        """Once for each time that the server goes away, not at each try."""
-        if not self._away and isinstance(error, NoAnswer):
-            logger.warning("the server is away, and is asked again until it is back: %s", error)
-        elif not self._away:
-            logger.warning("claiming fails, and is tried again: %s", error)
-        self._away = True
-
-    def _tell_back(self) -> None:
-        if self._away:
-            logger.info("the server is back: claiming works again")
-        self._away = False
