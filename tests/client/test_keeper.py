@@ -154,6 +154,7 @@ async def test_a_flush_of_a_lost_lease_is_over(
 async def test_a_lost_lease_ends_the_beats(server: FakeClient, hold: Hold, code: str) -> None:
     lost, _ = hold(1)
     kept, _ = hold(2)
+    kept.due = lost.due
     (await server.next()).answer(problems={1: {"status": 409, "code": code}})
     assert (await server.next()).ids == [2]
     assert (lost.told, kept.told) == (["lost"], [])
@@ -204,7 +205,8 @@ async def test_one_bad_note_does_not_cost_the_leases_of_its_neighbours(
 ) -> None:
     bad, bad_notes = hold(1)
     good, good_notes = hold(2)
-    hold(3)
+    other, _ = hold(3)
+    good.due = other.due = bad.due
     bad_notes.write(Note(checkpoint="b\0d"))
     good_notes.write(Note(checkpoint="good"))
     (await server.next()).fail(ValidationFailed("NUL", status=422))

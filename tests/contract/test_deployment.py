@@ -370,7 +370,6 @@ class TestTheProxy:
         await deployment.worker(address)
         jobs: list[Job] = []
         async with http_client(address) as http, OrchestratorClient(address) as producer:
-
             exchanged = asyncio.Event()
 
             async def produce() -> None:

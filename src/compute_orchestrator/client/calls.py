@@ -3,6 +3,7 @@
 import asyncio
 import ipaddress
 import json
+import re
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -195,10 +196,15 @@ def check_url(url: str) -> httpx.URL:
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as error:
-        raise ValueError(f"{url!r} is no URL: {error}") from error
+        raise ValueError(f"{_without_user(url)!r} is no URL: {error}") from error
     if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise ValueError(f"{url!r} is not of the form http://host:port")
+        raise ValueError(f"{_without_user(url)!r} is not of the form http://host:port")
     return parsed
+
+
+def _without_user(url: str) -> str:
+    """Where it is no URL, it may hold a password all the same."""
+    return re.sub(r"[^/@]*@", "", url)
 
 
 def without_secrets(url: httpx.URL | str) -> str:

@@ -114,7 +114,8 @@ class Serving:
             await self._stop.wait()
             await self._wind_up()
         except asyncio.CancelledError:
-            self._at_once.set()
+            self.stop()
+            self.stop()
             with anyio.CancelScope(shield=True):
                 await self._wind_up()
             raise
@@ -148,7 +149,8 @@ class Serving:
     def take(self, jobs: Sequence[ClaimedJob]) -> bool:
         self._observer.claimed(len(jobs))
         self._third = math.inf
-        known = [self._take(job) for job in jobs if job.lease_token not in self._keeper.held]
+        now = self._loop.time()
+        known = [self._take(job, now) for job in jobs if job.lease_token not in self._keeper.held]
         self._start_waiting()
         return any(known)
 
@@ -166,11 +168,12 @@ class Serving:
 
     # The way of a job
 
-    def _take(self, job: ClaimedJob) -> bool:
+    def _take(self, job: ClaimedJob, now: float) -> bool:
+        """Whether it can be worked on here."""
         attempt = Attempt(
             job,
             self._plan.tasks.get(job.name),
-            self._loop.time(),
+            now,
             on_lost=self._lost,
             on_cancel=self._cancel_waiting,
         )
