@@ -74,6 +74,12 @@ ON_SQLITE = pytest.mark.parametrize("new_store", ["sqlite"], indirect=True)
 """For a test of what has only to do with that one."""
 
 
+SLOW_ON_POSTGRESQL = pytest.mark.parametrize(
+    "new_store", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)], indirect=True
+)
+"""For a test that takes several seconds, and would take as many again."""
+
+
 @pytest.fixture(params=sorted(STORES))
 def new_store(request: pytest.FixtureRequest) -> Callable[[], str]:
     """Makes empty stores of one kind; the test runs once for each kind."""

@@ -194,6 +194,7 @@ def cut(pair: Pair, number: signal.Signals, where: str) -> subprocess.CompletedP
 
 
 @pytest.mark.process
+@pytest.mark.slow
 @pytest.mark.parametrize("where", STEPS)
 def test_after_kill_minus_nine_the_same_command_ends_well(pair: Pair, where: str) -> None:
     killed = cut(pair, signal.SIGKILL, where)
@@ -205,6 +206,7 @@ def test_after_kill_minus_nine_the_same_command_ends_well(pair: Pair, where: str
 
 
 @pytest.mark.process
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "where"),
     [(signal.SIGINT, "written"), (signal.SIGINT, "read back"), (signal.SIGTERM, "written")],

@@ -235,6 +235,7 @@ def test_a_small_demo_recovers_a_job_and_keeps_its_server(tmp_path: Path) -> Non
         psutil.wait_procs([server], timeout=LONGEST_SECONDS)
 
 
+@pytest.mark.slow
 def test_a_demo_that_is_stopped_leaves_nothing_behind(tmp_path: Path) -> None:
     demo = subprocess.Popen(
         [*ORC, "demo"],

@@ -14,9 +14,10 @@ from compute_orchestrator.client.errors import (
     PayloadTooLarge,
     ValidationFailed,
 )
-from compute_orchestrator.client.exchange import MOST_REPORTS, Exchange, Outbox, Wishes
+from compute_orchestrator.client.exchange import Exchange, Wishes
 from compute_orchestrator.client.models import ClaimedJob
 from compute_orchestrator.client.observer import Observer
+from compute_orchestrator.client.outbox import MOST_REPORTS, Outbox
 from compute_orchestrator.client.presence import Presence
 from compute_orchestrator.client.reports import Report
 from compute_orchestrator.client.sizes import MOST_BYTES

@@ -34,7 +34,8 @@ def test_what_is_marked_as_runnable_is_on_a_page_that_is_walked() -> None:
 
 
 @pytest.mark.process
-@pytest.mark.timeout(180)  # seven Python processes: long on a busy machine
+@pytest.mark.slow  # two dozen Python processes, one after the other
+@pytest.mark.timeout(180)
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the pages call the server with curl")
 def test_the_pages_can_be_followed(tmp_path: Path) -> None:
     with Walk(tmp_path) as walk:

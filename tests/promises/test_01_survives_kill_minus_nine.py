@@ -10,6 +10,7 @@ from tests.promises.calls import claim, ok, report
 from tests.promises.records import faults_of_trails, stored_jobs, trails
 from tests.promises.servers import http_client, running_server, until
 from tests.promises.writers import Crowd, Ledger
+from tests.stores import SLOW_ON_POSTGRESQL
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(120)]
 
@@ -45,6 +46,7 @@ def lost(ledger: Ledger, database: Database) -> list[str]:
     return gone
 
 
+@SLOW_ON_POSTGRESQL
 async def test_what_was_answered_survives_kills_in_the_middle_of_a_hundred_writers(
     tmp_path: Path, store_url: str
 ) -> None:

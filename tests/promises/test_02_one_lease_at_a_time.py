@@ -20,6 +20,7 @@ from tests.promises.records import (
 )
 from tests.promises.servers import http_client, running_server, until
 from tests.promises.workers import Team, expired_leases, hire, overlaps
+from tests.stores import SLOW_ON_POSTGRESQL
 
 pytestmark = [
     pytest.mark.process,
@@ -82,6 +83,7 @@ async def test_no_two_leases_overlap_when_workers_fall_silent_fail_and_hand_back
     }
 
 
+@SLOW_ON_POSTGRESQL
 async def test_the_reaper_and_a_heartbeat_racing_for_an_expired_lease_have_one_winner(
     tmp_path: Path, store_url: str
 ) -> None:

@@ -19,6 +19,7 @@ from tests.promises.records import (
 )
 from tests.promises.servers import http_client, running_server, until
 from tests.promises.writers import Crowd
+from tests.stores import SLOW_ON_POSTGRESQL
 
 pytestmark = [
     pytest.mark.process,
@@ -88,6 +89,7 @@ async def test_every_way_through_the_state_machine_is_told_as_it_was(
     assert len(told) == len(trail_of(database, job_id))
 
 
+@SLOW_ON_POSTGRESQL
 async def test_no_snapshot_shows_a_status_without_its_event_and_no_kill_leaves_one(
     tmp_path: Path, store_url: str
 ) -> None:

@@ -20,6 +20,7 @@ from tests.promises.servers import (
     running_server,
     until,
 )
+from tests.stores import SLOW_ON_POSTGRESQL
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(120)]
 
@@ -89,6 +90,7 @@ PARAMETERS = [
 
 
 @pytest.mark.parametrize("case", PARAMETERS)
+@SLOW_ON_POSTGRESQL
 async def test_after_a_gap_living_workers_keep_their_jobs_and_dead_ones_do_not(
     tmp_path: Path, store_url: str, case: Case
 ) -> None:

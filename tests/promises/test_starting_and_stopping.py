@@ -27,7 +27,11 @@ pytestmark = [pytest.mark.process, pytest.mark.timeout(120)]
 WAYS: Final = {"orc serve": ORC_SERVE, "uvicorn": UVICORN}
 EACH_WAY: Final = pytest.mark.parametrize(
     ("way", "new_store"),
-    [("orc serve", "sqlite"), ("uvicorn", "sqlite"), ("orc serve", "postgresql")],
+    [
+        ("orc serve", "sqlite"),
+        pytest.param("uvicorn", "sqlite", marks=pytest.mark.slow),
+        ("orc serve", "postgresql"),
+    ],
     indirect=["new_store"],
 )
 
@@ -62,6 +66,7 @@ async def test_a_second_server_on_one_file_ends_with_a_plain_word(tmp_path: Path
         await create(http)
 
 
+@pytest.mark.slow
 async def test_workers_of_uvicorn_do_not_share_an_sqlite_file(tmp_path: Path) -> None:
     server = ServerProcess(tmp_path, command=(*UVICORN, "--workers", "2"))
     try:

@@ -30,22 +30,22 @@ class Waiters:
         self.house = house
         self.tries: list[str] = []
         self.gone: dict[str, asyncio.Future[None]] = {}
-        claim = house.claims.claim
+        claim = house.claims.claim_once
 
         async def counted(request: ClaimRequest) -> Sequence[Job]:
             jobs = await claim(request)
             self.tries.append(request.worker_id)
             return jobs
 
-        monkeypatch.setattr(house.claims, "claim", counted)
+        monkeypatch.setattr(house.claims, "claim_once", counted)
 
     async def come(
-        self, name: str, *queues: str, seconds: float = LONG
+        self, name: str, *queues: str, seconds: float = LONG, request_id: str | None = None
     ) -> "asyncio.Task[Job | None]":
         """One more, who has looked in vain and sleeps."""
         tries = len(self.tries)
         self.gone[name] = asyncio.get_running_loop().create_future()
-        request = claim_request(name, *queues)
+        request = claim_request(name, *queues, request_id=request_id)
         waiting = self.house.claim_patiently(request, seconds, self.gone[name])
         task = asyncio.create_task(waiting)
         await until(lambda: len(self.tries) > tries)
@@ -208,7 +208,7 @@ async def test_who_takes_from_another_queue_than_it_was_woken_for_wakes_the_next
 async def test_a_job_that_comes_between_the_look_and_the_sleep_is_not_missed(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    claim, created = house.claims.claim, False
+    claim, created = house.claims.claim_once, False
 
     async def claim_and_create(request: ClaimRequest) -> Sequence[Job]:
         nonlocal created
@@ -218,7 +218,7 @@ async def test_a_job_that_comes_between_the_look_and_the_sleep_is_not_missed(
             await house.create()
         return jobs
 
-    monkeypatch.setattr(house.claims, "claim", claim_and_create)
+    monkeypatch.setattr(house.claims, "claim_once", claim_and_create)
     gone = asyncio.get_running_loop().create_future()
     assert await house.claim_patiently(claim_request(), LONG, gone) is not None
 
@@ -296,3 +296,31 @@ async def test_at_the_end_everybody_is_answered(house: House, waiters: Waiters) 
         claim_request(), LONG, asyncio.get_running_loop().create_future()
     )
     assert late is None
+
+
+async def test_a_repeated_request_ends_its_older_copy_which_takes_nothing_after_it(
+    house: House, waiters: Waiters
+) -> None:
+    """Its caller went away unseen and asked again: what the older one took would be nobody's."""
+    older = await waiters.come("w", request_id="r")
+    assert not await house.claims.claim(claim_request("w", request_id="r"))
+    assert await older is None
+    await house.create()
+    assert waiters.sleeping() == 0
+    assert (await house.claim("other")).attempt == 1
+
+
+async def test_copies_of_a_request_that_wait_get_one_lease(
+    house: House, waiters: Waiters
+) -> None:
+    first = await waiters.come("w", request_id="r")
+    others = [
+        asyncio.create_task(
+            house.claim_patiently(claim_request("w", request_id="r"), LONG, waiters.gone["w"])
+        )
+        for _ in range(3)
+    ]
+    await until(lambda: first.done() and waiters.sleeping() == 1)
+    job = await house.create()
+    got = [one for one in await asyncio.gather(*others) if one is not None]
+    assert {(one.id, one.attempt) for one in got} == {(job.id, 1)}

@@ -34,6 +34,7 @@ def test_the_server_has_the_tests_settings(blocking_orchestrator):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.process
 @pytest.mark.timeout(180)  # a whole run of pytest: long on a busy machine
 def test_the_guides_project_passes_its_tests(

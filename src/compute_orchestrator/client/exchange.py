@@ -29,11 +29,11 @@ from compute_orchestrator.client.errors import (
 )
 from compute_orchestrator.client.models import ClaimedJob
 from compute_orchestrator.client.names import new_id
+from compute_orchestrator.client.outbox import Outbox
 from compute_orchestrator.client.outcomes import second_best
 from compute_orchestrator.client.presence import Presence
 from compute_orchestrator.client.reports import Report
 from compute_orchestrator.client.retries import CONTENT_REFUSED, DEFINITE, Backoff, is_passing
-from compute_orchestrator.client.sizes import MOST_BYTES, size_of
 from compute_orchestrator.client.syncing import ClaimPart
 
 logger = logging.getLogger("compute_orchestrator.worker")
@@ -42,7 +42,6 @@ CLAIMING = "claiming"
 REPORTING = "reporting"
 
 # The protocol's, for one call.
-MOST_REPORTS = 1_000
 MOST_CLAIMED = 1_000
 
 POLL_SECONDS = 20.0
@@ -118,40 +117,6 @@ class Claim:
     is_under_way: bool = False
     may_hold_leases: bool = False
     """It was answered, perhaps, and the answer was lost."""
-
-
-class Outbox:
-    """Attempts whose reports wait to be sent, oldest first."""
-
-    def __init__(self) -> None:
-        self._waiting: deque[Attempt] = deque()
-
-    def __len__(self) -> int:
-        return len(self._waiting)
-
-    def put(self, attempt: Attempt) -> None:
-        self._waiting.append(attempt)
-
-    def put_back(self, attempts: Sequence[Attempt]) -> None:
-        self._waiting.extendleft(reversed(attempts))
-
-    @property
-    def undelivered(self) -> int:
-        """How many were sent already, and had no definite answer."""
-        return sum(attempt.was_sent for attempt in self._waiting)
-
-    def take(self) -> list[Attempt]:
-        """As many as one call takes; at least one, if there is one."""
-        taken: list[Attempt] = []
-        size = 0
-        while self._waiting and len(taken) < MOST_REPORTS and size < MOST_BYTES:
-            report = self._waiting[0].report
-            if report is not None:
-                size += size_of(report.result) + size_of(report.error)
-            if taken and size > MOST_BYTES:
-                break
-            taken.append(self._waiting.popleft())
-        return taken
 
 
 class Exchange:
@@ -289,8 +254,9 @@ class Exchange:
         return self._claim
 
     def _part(self, claim: Claim, wait_seconds: float | None = None) -> ClaimPart:
+        """At a stop it only asks what an earlier copy brought: from a queue that nobody uses."""
         return ClaimPart(
-            self._wishes.queues,
+            (claim.request_id,) if self._is_stopping else self._wishes.queues,
             claim.limit,
             lease_seconds=self._wishes.lease_seconds,
             wait_seconds=wait_seconds,

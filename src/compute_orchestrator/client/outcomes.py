@@ -12,7 +12,7 @@ from types import TracebackType
 from pydantic_core import to_jsonable_python
 
 from compute_orchestrator.client.errors import ClientError
-from compute_orchestrator.client.models import Job, Json, Status
+from compute_orchestrator.client.models import Json, Status
 from compute_orchestrator.client.reports import Report
 from compute_orchestrator.client.retries import CONTENT_REFUSED
 
@@ -192,33 +192,6 @@ def _own_part(trace: TracebackType | None) -> TracebackType | None:
     while trace is not None and trace.tb_frame.f_code.co_filename in CALLERS:
         trace = trace.tb_next
     return trace
-
-
-def became(report: Report, job: Job) -> str:
-    """What the report made of the job, in words for the log."""
-    match report.status, job.status:
-        case Status.FAILED, Status.QUEUED:
-            return (
-                f"failed, runs again in {_wait_of(job):.1f} s"
-                f" (retry {job.retry_count} of {job.max_retries})"
-            )
-        case Status.FAILED, Status.FAILED:
-            return "failed for good"
-        case Status.FAILED, Status.EXHAUSTED:
-            return "failed, and its retries are used up"
-        case Status.QUEUED, Status.QUEUED:
-            return "handed back" + (f" for {_wait_of(job):.1f} s" if _wait_of(job) else "")
-        case _, Status.CANCELLED:
-            return "cancelled, as was asked for"
-        case said, stands:  # a report that was repeated: the job may have gone on since
-            return str(said) if said == stands else f"reported as {said}, and is {stands} by now"
-
-
-def _wait_of(job: Job) -> float:
-    """How long it is kept back from now on, by the server's clock."""
-    if job.run_at is None or job.updated_at is None:
-        return 0.0
-    return max(0.0, (job.run_at - job.updated_at).total_seconds())
 
 
 def in_short(error: BaseException) -> str:

@@ -70,7 +70,7 @@ URL_VARIABLE = "ORC_URL"
 MOST_QUEUES = 32
 LONGEST_LEASE_SECONDS = 86_400
 
-# Two calls at once, and single ones where a sync is too large for the server.
+# Three calls at once, and single ones where a sync is too large for the server.
 CONNECTIONS = 8
 
 # What the event loop's own end may take: it waits for threads that tasks started by themselves.

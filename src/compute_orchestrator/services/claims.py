@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 from compute_orchestrator.db.sessions import WriteSession
 from compute_orchestrator.db.statements.claim import claim_jobs, claimed_before
@@ -13,10 +15,19 @@ from compute_orchestrator.domain.values import LeaseToken
 from compute_orchestrator.services import ranks
 from compute_orchestrator.services.coalescer import Coalescer, Operation
 from compute_orchestrator.services.reports import ReportService
-from compute_orchestrator.services.wakeups import Wakeups
+from compute_orchestrator.services.wakeups import Sleeper, Wakeups
 from compute_orchestrator.services.workers import WorkerService
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class Copy:
+    """One call that waits with a `request_id`."""
+
+    sleeper: Sleeper
+    is_old: bool = False
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class ClaimService:
@@ -34,6 +45,7 @@ class ClaimService:
         self._workers = workers
         self._wakeups = wakeups
         self._lease_seconds = lease_seconds
+        self._copies: dict[tuple[str, str], Copy] = {}
         self._claim = Operation(
             "claim",
             ranks.CLAIM,
@@ -48,18 +60,26 @@ class ClaimService:
         A request with a `request_id` whose leases still run gets those again, and no others.
         """
         self._workers.seen(request.worker_id)
-        return await self._coalescer.submit(self._claim, request)
+        await self._end_older_copy(request)
+        return await self.claim_once(request)
 
     async def claim_patiently(
         self, request: ClaimRequest, wait_seconds: float, gone: "asyncio.Future[None] | None"
     ) -> Sequence[Job]:
         """The same, but waits where there is nothing, until time is over or the client is gone."""
+        self._workers.seen(request.worker_id)
+        await self._end_older_copy(request)
         loop = asyncio.get_running_loop()
         over = loop.time() + wait_seconds
-        with self._wakeups.waiting_for_work(request.queues) as sleeper:
+        with (
+            self._wakeups.waiting_for_work(request.queues) as sleeper,
+            self._waiting_copy(request, sleeper) as copy,
+        ):
             while True:
+                if copy.is_old:
+                    return ()
                 woken_for = self._wakeups.ready(sleeper)
-                jobs = await self.claim(request)
+                jobs = await self.claim_once(request)
                 if jobs:
                     if woken_for is not None and all(job.queue != woken_for for job in jobs):
                         self._wakeups.work({woken_for: 1})
@@ -67,6 +87,33 @@ class ClaimService:
                 left = over - loop.time()
                 if left <= 0 or self._wakeups.closing or not await sleeper.sleep(left, gone):
                     return ()
+
+    async def claim_once(self, request: ClaimRequest) -> Sequence[Job]:
+        """One look, whoever else waits with this request."""
+        return await self._coalescer.submit(self._claim, request)
+
+    @contextmanager
+    def _waiting_copy(self, request: ClaimRequest, sleeper: Sleeper) -> Generator["Copy"]:
+        copy = Copy(sleeper)
+        key = _subject(request)
+        if key is not None:
+            self._copies[key] = copy
+        try:
+            yield copy
+        finally:
+            copy.ended.set()
+            if key is not None and self._copies.get(key) is copy:
+                del self._copies[key]
+
+    async def _end_older_copy(self, request: ClaimRequest) -> None:
+        """Who repeats a request no longer hears the answer to an older copy of it. If that one took
+        a job after the repeat was answered, nobody would know of the lease.
+        """
+        key = _subject(request)
+        while key is not None and (older := self._copies.get(key)) is not None:
+            older.is_old = True
+            older.sleeper.ring()
+            await older.ended.wait()
 
     async def _claim_batch(
         self, session: WriteSession, requests: Sequence[ClaimRequest]

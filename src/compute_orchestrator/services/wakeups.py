@@ -25,6 +25,10 @@ class Sleeper:
 
     def wake(self, queue: str | None = None) -> None:
         self.woken_for = queue
+        self.ring()
+
+    def ring(self) -> None:
+        """End its sleep, without a word of why."""
         if not self._bell.done():
             self._bell.set_result(None)
 
