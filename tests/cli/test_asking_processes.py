@@ -83,6 +83,7 @@ async def test_a_reader_who_leaves_is_answered_by_silence(server: ServerProcess)
     assert (out.split(), err) == (["1", "141"], "")
 
 
+@pytest.mark.slow
 async def test_letters_that_the_output_can_not_show_are_no_failure(server: ServerProcess) -> None:
     async def latin(*words: str) -> str:
         process = await start(*words, ORC_URL=server.url, PYTHONIOENCODING="latin-1")

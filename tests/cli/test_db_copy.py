@@ -221,6 +221,7 @@ def test_whoever_stops_it_is_told_that_nothing_was_copied(
 
 
 @pytest.mark.process
+@pytest.mark.slow
 def test_whoever_stops_it_in_the_last_moment_is_too_late(pair: Pair) -> None:
     done = cut(pair, signal.SIGINT, "checked")
     assert (done.returncode, done.stderr) == (0, "")

@@ -131,6 +131,7 @@ async def test_sigterm_releases_a_job_that_does_not_finish_in_time_at_no_cost(
     assert printed == "after\n"
 
 
+@pytest.mark.slow
 async def test_a_second_signal_ends_also_a_process_whose_tasks_can_not_be_stopped(
     client: OrchestratorClient, tmp_path: Path
 ) -> None:

@@ -258,6 +258,7 @@ async def test_hard_work_of_three_leases_keeps_its_lease(
         assert [event.action for event in await client.events(job.id)][1:] == ["claim", "succeed"]
 
 
+@pytest.mark.slow
 async def test_a_process_ends_with_a_worker_that_is_killed(
     client: OrchestratorClient, tmp_path: Path
 ) -> None:

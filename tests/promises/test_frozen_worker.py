@@ -61,6 +61,7 @@ async def first_worker(server: ServerProcess, queue: str, folder: Path) -> Async
         await process.communicate()
 
 
+@pytest.mark.slow
 async def test_what_the_second_worker_did_stands_and_the_first_one_is_told(
     server: ServerProcess, queue: str, tmp_path: Path
 ) -> None:

@@ -30,7 +30,7 @@ EACH_WAY: Final = pytest.mark.parametrize(
     [
         ("orc serve", "sqlite"),
         pytest.param("uvicorn", "sqlite", marks=pytest.mark.slow),
-        ("orc serve", "postgresql"),
+        pytest.param("orc serve", "postgresql", marks=pytest.mark.slow),
     ],
     indirect=["new_store"],
 )
@@ -167,6 +167,7 @@ async def test_sigterm_answers_all_who_wait_at_once(
     ],
     indirect=["new_store"],
 )
+@pytest.mark.slow
 async def test_at_the_deadline_everyone_is_answered_though_the_store_stands_still(
     tmp_path: Path, store_url: str, way: str
 ) -> None:

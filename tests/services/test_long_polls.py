@@ -310,9 +310,7 @@ async def test_a_repeated_request_ends_its_older_copy_which_takes_nothing_after_
     assert (await house.claim("other")).attempt == 1
 
 
-async def test_copies_of_a_request_that_wait_get_one_lease(
-    house: House, waiters: Waiters
-) -> None:
+async def test_copies_of_a_request_that_wait_get_one_lease(house: House, waiters: Waiters) -> None:
     first = await waiters.come("w", request_id="r")
     others = [
         asyncio.create_task(
