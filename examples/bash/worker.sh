@@ -103,6 +103,10 @@ of_job() { jq -r "$@" "$work/job"; }
 keep_alive() {
     said=$work/beat
     while nap $((third_ms * 4 / 5 + third_ms * RANDOM / 163840)); do
+        if ! kill -0 $$ 2>/dev/null; then # the worker itself was killed: its job must come back
+            end KILL "$task"
+            return
+        fi
         call POST "/jobs/$id/heartbeat" $((third_ms < 3000 ? 2 : third_ms / 1000)) <"$work/proof"
         if [[ $code == lease-lost || $code == job-not-found ]]; then
             stop_task lost

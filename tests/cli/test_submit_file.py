@@ -241,6 +241,6 @@ def test_on_a_terminal_there_is_a_bar() -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=100)
     view = SubmitView(console)
     with view:
-        view.show(Batch("b", 100, already_there=20, ids=list(range(50))))
+        view.show(Batch("b", 100, already_there=20, sent=50))
     assert "50/100" in shown(view)
     assert "20 there already" in shown(view)

@@ -35,7 +35,7 @@ def test_what_is_marked_as_runnable_is_on_a_page_that_is_walked() -> None:
 
 @pytest.mark.process
 @pytest.mark.slow  # two dozen Python processes, one after the other
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the pages call the server with curl")
 def test_the_pages_can_be_followed(tmp_path: Path) -> None:
     with Walk(tmp_path) as walk:
@@ -45,7 +45,7 @@ def test_the_pages_can_be_followed(tmp_path: Path) -> None:
 
 @pytest.mark.process
 @pytest.mark.slow  # three dozen Python processes, one after the other
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 def test_the_page_of_the_command_can_be_followed(tmp_path: Path) -> None:
     with Walk(tmp_path) as walk:
         walk.page(COMMAND)

@@ -19,7 +19,7 @@ from tests.docs.pages import Block, blocks, short
 BIN = Path(sys.executable).parent
 ADDRESS = "127.0.0.1:8000"
 GOES_ON = re.compile(r"^orc (serve|worker .*)$", re.MULTILINE)
-LONGEST_SECONDS = 30
+LONGEST_SECONDS = 120
 
 DIFFERS = re.compile(
     r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ"  # a moment

@@ -68,6 +68,28 @@ async def test_overload_refuses_the_claim_and_takes_what_the_worker_says(narrow:
     assert (await narrow.jobs.get(waiting.id)).status == "queued"
 
 
+async def test_a_claim_that_may_be_a_repeat_is_never_told_that_there_are_no_jobs(
+    narrow: House,
+) -> None:
+    """Overload must not make a worker forget the leases that an answer before was to bring."""
+    done, waiting = await narrow.running(), await narrow.create()
+    claim = claiming(request_id="r")
+    (held,) = (await narrow.sync.sync(sync_call(claim=claim))).jobs
+    notes = Notes(rank=1)
+    await hold(narrow.coalescer, notes)
+    callers = submit(narrow.coalescer, notes, map(str, range(MOST_CALLS)))
+    await called()
+    busy = asyncio.create_task(narrow.sync.sync(sync_call(reports=[done], claim=claim)))
+    await called()
+    notes.go.set()
+    with pytest.raises(Overloaded):
+        await busy
+    await asyncio.gather(*callers)
+    answer = await narrow.sync.sync(sync_call(reports=[done], claim=claim))
+    assert [one.status for one in answer.reports if isinstance(one, Job)] == ["succeeded"]
+    assert [(one.id, one.lease_token) for one in answer.jobs] == [(waiting.id, held.lease_token)]
+
+
 async def test_at_shutdown_what_was_taken_is_answered_and_the_rest_refused(house: House) -> None:
     job = await house.running()
     await house.coalescer.close(5)

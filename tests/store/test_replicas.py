@@ -628,7 +628,9 @@ class Crowd:
         ]
 
 
-@pytest.mark.parametrize("rounds", [25, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "rounds", [25, pytest.param(200, marks=[pytest.mark.slow, pytest.mark.timeout(300)])]
+)
 async def test_nothing_that_meets_on_the_same_jobs_waits_in_a_circle(
     store_url: str, rounds: int
 ) -> None:

@@ -79,15 +79,21 @@ class Batch:
     jobs: int
     made: int = 0
     already_there: int = 0
+    sent: int = 0
+    """Lines that were answered. A job that was deleted since has no id any more."""
     ids: list[int] = field(default_factory=list[int])
 
     def next_key(self) -> str:
         """Of the call that comes after those that were answered."""
         name = hashlib.sha256(self.name.encode()).hexdigest()
-        return f"batch-{name}-after-{len(self.ids)}"
+        return f"batch-{name}-after-{self.sent}"
 
-    def add(self, made: "list[tuple[int, datetime | None]]", started: datetime) -> None:
+    def add(
+        self, made: "list[tuple[int, datetime | None]]", started: datetime, *, sent: int
+    ) -> None:
         """Jobs that are older than this run were made by one before."""
+        self.sent += sent
+        self.already_there += sent - len(made)
         for job_id, created_at in made:
             self.ids.append(job_id)
             if created_at is not None and created_at < started:
@@ -110,8 +116,8 @@ class SubmitView(Bar):
 
     def show(self, batch: Batch) -> None:
         words = f"jobs, {batch.already_there:,} there already" if batch.already_there else "jobs"
-        if self.move(done=len(batch.ids), total=batch.jobs, words=words):
-            self.say(f"{len(batch.ids):,} of {batch.jobs:,} {words}")
+        if self.move(done=batch.sent, total=batch.jobs, words=words):
+            self.say(f"{batch.sent:,} of {batch.jobs:,} {words}")
 
 
 def submit_file(path: str, name: str | None, *, as_json: bool, url: str | None) -> None:
@@ -154,9 +160,9 @@ def how_to_go_on(batch: Batch, path: str, code: int) -> str:
     """The name is told: with the default one, a line that is mended would make a new batch."""
     if code == CONFLICT:
         return "a batch of this name has other lines there: give these another --batch-name"
-    if not batch.ids and code == MISUSED:
+    if not batch.sent and code == MISUSED:
         return "nothing was made"
-    said = f"{len(batch.ids):,} of {batch.jobs:,} jobs are made"
+    said = f"{batch.sent:,} of {batch.jobs:,} jobs are made"
     if batch.already_there:
         said += f", {batch.already_there:,} of them before this run"
     file, name = shlex.quote(path), shlex.quote(batch.name)
@@ -203,7 +209,7 @@ async def create_all(
             made = await client.create_many(jobs, idempotency_key=batch.next_key())
         except (ClientError, ValueError) as error:
             raise refusal(lines, error) from error
-        batch.add([(job.id, job.created_at) for job in made], started)
+        batch.add([(job.id, job.created_at) for job in made], started, sent=len(lines))
         view.show(batch)
 
 

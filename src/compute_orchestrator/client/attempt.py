@@ -162,7 +162,10 @@ class Attempt(Lease):
                 self._execution = Execution(
                     self.task, arguments, context, threads=threads, middleware=middleware
                 )
-                ended = await self._execution.run()
+                try:
+                    ended = await self._execution.run()
+                except Exception as error:  # noqa: BLE001 - no thread or process could be started
+                    ended = Raised(error)
         finally:
             self._has_ended = True
             self._over(ended)

@@ -407,9 +407,10 @@ class Exchange:
         wait = self._unanswered.wait_after(error)
         if claim is not None:
             self._claim_failed(claim, error, wait)
-        if batch:
+        if batch and not (claim is not None and isinstance(error, Overloaded)):
             self._presence.failed(REPORTING, error)
             self._report_at = self._loop.time() + wait
+        # An overloaded server refuses claims first: the reports go again at once, without one.
         kept = [attempt for attempt in batch if self._is_kept(attempt, error)]
         self._outbox.put_back(kept)
 

@@ -62,6 +62,7 @@ class Lease:
         """Of an urgent beat."""
         self.when_flushed: Callable[[], None] | None = None
         """What waits until its note is sent."""
+        self.is_note_under_way = False
 
     @property
     def log(self) -> JobLog:
@@ -76,9 +77,12 @@ class Lease:
 
     def take_note(self) -> Note:
         self.is_urgent = False
-        return NOTHING if self.notes is None else self.notes.take()
+        note = NOTHING if self.notes is None else self.notes.take()
+        self.is_note_under_way = bool(note)
+        return note
 
     def put_back(self, note: Note) -> None:
+        self.is_note_under_way = False
         if self.notes is not None and note:
             self.notes.put_back(note)
 
@@ -138,6 +142,8 @@ class Keeper:
             self._loop.call_soon_threadsafe(self._hurry, lease)
 
     def _hurry(self, lease: Lease) -> None:
+        if lease.lost:  # a thread that goes on has nothing more to say
+            return
         lease.is_urgent = True
         self._beat_at(lease, max(lease.not_before, self._loop.time()))
 
@@ -179,7 +185,7 @@ class Keeper:
         batch: list[tuple[Lease, Note]] = []
         size = 0
         for lease in self._held.values():
-            if lease.due > now + RIDES_ALONG * lease.third:
+            if lease.lost or lease.due > now + RIDES_ALONG * lease.third:
                 continue
             note = lease.take_note()
             size += size_of(note.progress) + size_of(note.checkpoint)
@@ -288,6 +294,7 @@ class Keeper:
         self._flushed(lease)
 
     def _flushed(self, lease: Lease) -> None:
+        lease.is_note_under_way = False
         then = lease.when_flushed
         if then is None:
             return

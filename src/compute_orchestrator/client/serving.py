@@ -72,6 +72,7 @@ class Serving:
         self._threads = anyio.CapacityLimiter(plan.concurrency)
         self._waiting: deque[Attempt] = deque()
         self._running: set[Attempt] = set()
+        self._flushing: set[Attempt] = set()
         self._left_behind: list[Attempt] = []
         self._third = math.inf
         self._looking: asyncio.TimerHandle | None = None
@@ -143,7 +144,8 @@ class Serving:
 
     def room(self) -> int:
         ahead = self._pace.ahead(self._loop.time(), self._third)
-        held = len(self._running) + len(self._waiting) + self._exchange.undelivered
+        held = len(self._running) + len(self._waiting) + len(self._flushing)
+        held += self._exchange.undelivered
         return self._plan.concurrency + ahead - held
 
     def take(self, jobs: Sequence[ClaimedJob]) -> bool:
@@ -155,6 +157,7 @@ class Serving:
         return any(known)
 
     def done(self, attempt: Attempt) -> None:
+        self._flushing.discard(attempt)
         self._keeper.let_go(attempt)
         self._changed.set()
 
@@ -233,10 +236,15 @@ class Serving:
     def _report(self, attempt: Attempt) -> None:
         """A success says all; before anything else goes what the next attempt needs."""
         is_success = attempt.report is not None and attempt.report.status is Status.SUCCEEDED
-        if attempt.notes and not is_success:
-            self._keeper.flush(attempt, partial(self._exchange.report, attempt))
+        if (attempt.notes or attempt.is_note_under_way) and not is_success:
+            self._flushing.add(attempt)
+            self._keeper.flush(attempt, partial(self._flushed, attempt))
         else:
             self._exchange.report(attempt)
+
+    def _flushed(self, attempt: Attempt) -> None:
+        self._flushing.discard(attempt)
+        self._exchange.report(attempt)
 
     # What does not run
 
@@ -289,12 +297,10 @@ class Serving:
         self._tell_stop()
         self._exchange.stop_claiming()
         self._hand_back_waiting("the worker stops")
-        forgetting = self._loop.call_later(RELEASE_SECONDS, self._exchange.forget_claim)
         await self._until_idle(self._plan.shutdown_seconds, unless=self._at_once)
         for attempt in list(self._running):
             attempt.hand_back()
         await self._until_idle(RELEASE_SECONDS)
-        forgetting.cancel()
         for lease in self._keeper.held.values():
             lease.log.warning("could not be handed back; its lease is left to run out")
 
@@ -308,9 +314,17 @@ class Serving:
             each.cancel()
 
     async def _idle(self) -> bool:
+        """A claim that has had no answer is asked for as long as the worker lives anyway, and at
+        least so long.
+        """
+        enough = self._loop.time() + RELEASE_SECONDS
         while self._keeper.held or self._exchange.is_claiming:
             self._changed.clear()
-            await self._changed.wait()
+            try:
+                async with asyncio.timeout_at(None if self._keeper.held else enough):
+                    await self._changed.wait()
+            except TimeoutError:
+                self._exchange.forget_claim()
         return True
 
     def _tell_start(self) -> None:

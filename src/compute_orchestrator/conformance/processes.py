@@ -88,9 +88,20 @@ async def running_worker(
     try:
         yield WorkerProcess(process, log)
     finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        _kill_session(process.pid)
         await process.wait()
+
+
+def _kill_session(leader: int) -> None:
+    """What the worker started may have process groups of its own: where the system tells, all of
+    its session is killed.
+    """
+    with suppress(ProcessLookupError):
+        os.killpg(leader, signal.SIGKILL)
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(ProcessLookupError, PermissionError):
+            if os.getsid(int(entry.name)) == leader:
+                os.kill(int(entry.name), signal.SIGKILL)
 
 
 @asynccontextmanager

@@ -104,7 +104,8 @@ class SyncService:
                 return await self._claims.claim_patiently(call.claim, call.wait_seconds, gone)
             return await self._claims.claim(call.claim)
         except NOT_WRITTEN:
-            if alone:
+            # No jobs is an answer. A claim that may be a repeat must not have it: it may hold some.
+            if alone or call.claim.request_id is not None:
                 raise
             return ()  # what was said is answered all the same
 

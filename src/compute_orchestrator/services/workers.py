@@ -53,7 +53,7 @@ class WorkerService:
             try:
                 await self._coalescer.submit(self._note, sightings)
             except BaseException:
-                self._sightings = {**sightings, **self._sightings}
+                self._sightings = _together(sightings, self._sightings)
                 raise
         return len(sightings)
 
@@ -87,6 +87,16 @@ class WorkerService:
     ) -> Sequence[None]:
         together: dict[str, Sighting] = {}
         for sightings in batches:
-            together |= sightings
+            together = _together(together, sightings)
         await note_sightings(session, self._with_ages(together.values()), REMEMBERED)
         return [None] * len(batches)
+
+
+def _together(older: Mapping[str, Sighting], newer: Mapping[str, Sighting]) -> dict[str, Sighting]:
+    """The newer ones, with what a worker said of itself last."""
+    both = dict(older)
+    for worker_id, one in newer.items():
+        before = both.get(worker_id)
+        about = one.about or (before.about if before is not None else None)
+        both[worker_id] = one._replace(about=about)
+    return both
