@@ -2,6 +2,8 @@
 
 import io
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import IO, Any
 
@@ -224,6 +226,22 @@ async def test_a_server_that_is_away_for_a_moment_stops_nothing(orc: Orc, file: 
     orc.bridge.refusing = 1
     looked = await orc("jobs", "list", "--ids")
     assert (len(done(looked).split()), looked.stderr) == (8, ""), "a short wait is not told"
+
+
+async def test_a_repeat_makes_none_again_where_some_were_deleted_since(
+    orc: Orc, api: Api, world: World, file: Path
+) -> None:
+    """By a retention: a call's key lives as long as one of its jobs."""
+    done(await orc("submit", "--file", str(file)))
+    with closing(sqlite3.connect(url_path(world))) as connection, connection:
+        connection.execute("DELETE FROM jobs WHERE id IN (2, 3)")
+    world.clock.move(1)
+    assert done(await orc("submit", "--file", str(file))) == "0 jobs made, 8 were there already\n"
+    assert await payloads(api) == [0, 3, 4, 5, 6, 7]
+
+
+def url_path(world: World) -> str:
+    return world.settings.database_url.removeprefix("sqlite+aiosqlite:///")
 
 
 def test_a_call_takes_no_more_bytes_than_a_server_does() -> None:

@@ -239,6 +239,20 @@ async def test_saving_often_makes_few_heartbeats(server: FakeClient, hold: Hold)
     assert now() - begun > 0.5  # the first at once, then about a third of a lease apart
 
 
+async def test_saving_after_the_lease_is_lost_makes_no_heartbeat(
+    server: FakeClient, hold: Hold
+) -> None:
+    """A thread goes on as long as it likes."""
+    lease, notes = hold(lease_seconds=50)
+    notes.write(Note(checkpoint=0), urgent=True)
+    (await server.next()).answer(problems={7: LOST})
+    await a_while()
+    assert lease.told == ["lost"]
+    notes.write(Note(checkpoint=1), urgent=True)
+    await a_while()
+    assert server.is_quiet
+
+
 async def test_a_task_that_blocks_the_loop_is_told_so_once(
     server: FakeClient, hold: Hold, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -11,7 +11,9 @@ import pytest
 
 from compute_orchestrator.client import Context
 from compute_orchestrator.client.attempt import Attempt
+from compute_orchestrator.client.calling import Execution
 from compute_orchestrator.client.context import Notes
+from compute_orchestrator.client.errors import ConnectionBroken
 from compute_orchestrator.client.models import Status
 from compute_orchestrator.client.reports import Report
 from compute_orchestrator.client.serving import Plan, Serving
@@ -229,3 +231,62 @@ async def test_threads_that_are_left_behind_are_known(server: FakeClient) -> Non
         assert [report.status for _, report in call.reports] == [Status.QUEUED]
         assert worker.is_stuck
         may_end.set()
+
+
+async def test_a_checkpoint_that_is_on_its_way_arrives_before_the_report_that_ends_the_lease(
+    server: FakeClient,
+) -> None:
+    """The next attempt needs it. Until it has arrived, the job keeps its place."""
+    may_fail = asyncio.Event()
+
+    async def saves_and_fails(job: Context) -> None:
+        job.save("half")
+        await may_fail.wait()
+        raise RuntimeError("later")
+
+    async with serving(server, plan(saves_and_fails)):
+        (await server.next()).answer([claimed(1, lease_seconds=50)])
+        beat = await server.next()
+        assert [item.checkpoint for item in beat.heartbeats] == ["half"]
+        may_fail.set()
+        await a_while()
+        assert server.is_quiet
+        beat.answer()
+        report = await server.next()
+        assert [said.status for _, said in report.reports] == [Status.FAILED]
+
+
+async def test_a_checkpoint_whose_heartbeat_failed_is_sent_before_the_report(
+    server: FakeClient,
+) -> None:
+    may_fail = asyncio.Event()
+
+    async def saves_and_fails(job: Context) -> None:
+        job.save("half")
+        await may_fail.wait()
+        raise RuntimeError("later")
+
+    async with serving(server, plan(saves_and_fails)):
+        (await server.next()).answer([claimed(1, lease_seconds=50)])
+        beat = await server.next()
+        may_fail.set()
+        await a_while()
+        beat.fail(ConnectionBroken("no answer"))
+        again = await server.next()
+        assert [item.checkpoint for item in again.heartbeats] == ["half"]
+        again.answer()
+        assert [said.status for _, said in (await server.next()).reports] == [Status.FAILED]
+
+
+async def test_a_task_that_can_not_be_started_has_failed(
+    server: FakeClient, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def no_thread(_execution: Execution) -> None:
+        raise BlockingIOError("no more processes")
+
+    monkeypatch.setattr(Execution, "run", no_thread)
+    async with serving(server, plan(work.run)):
+        (await server.next()).answer([claimed(1, lease_seconds=50)])
+        ((_, report),) = (await server.next()).reports
+        assert report.status is Status.FAILED
+        assert (report.error or {})["message"] == "no more processes"
