@@ -185,7 +185,7 @@ class ServerProcess:
         self.thaw()
         self.send(signal.SIGTERM)
         try:
-            await self.wait(15)
+            await self.wait(30)  # its own deadlines add up to about 17 s
         except TimeoutError:
             await self.kill()
             raise
