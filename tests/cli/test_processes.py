@@ -18,7 +18,7 @@ import pytest
 
 from compute_orchestrator.db import migrate
 
-pytestmark = [pytest.mark.process, pytest.mark.slow]
+pytestmark = pytest.mark.process
 
 ORC = (sys.executable, "-m", "compute_orchestrator.cli.app")
 LIBRARIES = "import alembic.command, fastapi, pydantic_settings, sqlalchemy.ext.asyncio, uvicorn"
@@ -210,6 +210,7 @@ def alive(pids: Sequence[int]) -> list[int]:
     ]
 
 
+@pytest.mark.slow
 def test_a_small_demo_recovers_a_job_and_keeps_its_server(tmp_path: Path) -> None:
     done = run(tmp_path, ["env", f"TMPDIR={tmp_path}", *ORC, "demo", "--files", "90", "--keep"])
     kept = re.search(
@@ -235,6 +236,7 @@ def test_a_small_demo_recovers_a_job_and_keeps_its_server(tmp_path: Path) -> Non
         psutil.wait_procs([server], timeout=LONGEST_SECONDS)
 
 
+@pytest.mark.slow
 def test_a_demo_that_is_stopped_leaves_nothing_behind(tmp_path: Path) -> None:
     demo = subprocess.Popen(
         [*ORC, "demo"],

@@ -59,7 +59,6 @@ class ClaimService:
 
         A request with a `request_id` whose leases still run gets those again, and no others.
         """
-        self._workers.seen(request.worker_id)
         await self._end_older_copy(request)
         return await self.claim_once(request)
 
@@ -67,7 +66,6 @@ class ClaimService:
         self, request: ClaimRequest, wait_seconds: float, gone: "asyncio.Future[None] | None"
     ) -> Sequence[Job]:
         """The same, but waits where there is nothing, until time is over or the client is gone."""
-        self._workers.seen(request.worker_id)
         await self._end_older_copy(request)
         loop = asyncio.get_running_loop()
         over = loop.time() + wait_seconds
@@ -90,6 +88,7 @@ class ClaimService:
 
     async def claim_once(self, request: ClaimRequest) -> Sequence[Job]:
         """One look, whoever else waits with this request."""
+        self._workers.seen(request.worker_id)
         return await self._coalescer.submit(self._claim, request)
 
     @contextmanager
