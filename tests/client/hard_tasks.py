@@ -58,7 +58,7 @@ def dying(how: str) -> None:
 @app.task("endless", process=True)
 def endless(notes: str) -> None:
     """Says who runs, a program that it started too, and works until it is killed."""
-    program = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
+    program = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
     Path(notes).write_text(f"{os.getpid()} {program.pid}\n")
     while True:
         pass

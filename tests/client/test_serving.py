@@ -32,6 +32,11 @@ class Work:
         self.started.append(job.id)
         await self.may_end.wait()
 
+    async def save_and_fail(self, job: Context) -> None:
+        job.save("half")
+        await self.may_end.wait()
+        raise RuntimeError("later")
+
 
 @pytest.fixture
 def server() -> FakeClient:
@@ -234,21 +239,14 @@ async def test_threads_that_are_left_behind_are_known(server: FakeClient) -> Non
 
 
 async def test_a_checkpoint_that_is_on_its_way_arrives_before_the_report_that_ends_the_lease(
-    server: FakeClient,
+    server: FakeClient, work: Work
 ) -> None:
     """The next attempt needs it. Until it has arrived, the job keeps its place."""
-    may_fail = asyncio.Event()
-
-    async def saves_and_fails(job: Context) -> None:
-        job.save("half")
-        await may_fail.wait()
-        raise RuntimeError("later")
-
-    async with serving(server, plan(saves_and_fails)):
+    async with serving(server, plan(work.save_and_fail)):
         (await server.next()).answer([claimed(1, lease_seconds=50)])
         beat = await server.next()
         assert [item.checkpoint for item in beat.heartbeats] == ["half"]
-        may_fail.set()
+        work.may_end.set()
         await a_while()
         assert server.is_quiet
         beat.answer()
@@ -257,19 +255,12 @@ async def test_a_checkpoint_that_is_on_its_way_arrives_before_the_report_that_en
 
 
 async def test_a_checkpoint_whose_heartbeat_failed_is_sent_before_the_report(
-    server: FakeClient,
+    server: FakeClient, work: Work
 ) -> None:
-    may_fail = asyncio.Event()
-
-    async def saves_and_fails(job: Context) -> None:
-        job.save("half")
-        await may_fail.wait()
-        raise RuntimeError("later")
-
-    async with serving(server, plan(saves_and_fails)):
+    async with serving(server, plan(work.save_and_fail)):
         (await server.next()).answer([claimed(1, lease_seconds=50)])
         beat = await server.next()
-        may_fail.set()
+        work.may_end.set()
         await a_while()
         beat.fail(ConnectionBroken("no answer"))
         again = await server.next()

@@ -29,7 +29,7 @@ app = Worker(os.environ["URL"], worker_id="first", queues=[os.environ["QUEUE"]],
 async def waiting():
     print("started", flush=True)
     try:
-        await asyncio.sleep(3600)
+        await asyncio.Event().wait()
     finally:
         print("cancelled", flush=True)
 

@@ -185,7 +185,7 @@ class Keeper:
         batch: list[tuple[Lease, Note]] = []
         size = 0
         for lease in self._held.values():
-            if lease.lost or lease.due > now + RIDES_ALONG * lease.third:
+            if lease.due > now + RIDES_ALONG * lease.third:
                 continue
             note = lease.take_note()
             size += size_of(note.progress) + size_of(note.checkpoint)
